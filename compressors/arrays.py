@@ -1,0 +1,38 @@
+"""Model inputs as the numpy arrays that a runtime takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def named_arrays(inputs: Any, names: list[str]) -> dict[str, np.ndarray]:
+    """Model inputs under the file's input names.
+
+    Args:
+        inputs: A tensor, a tuple of tensors (taken in order), or a dict (taken by name).
+
+    Raises:
+        ValueError: There are more or fewer inputs than names.
+    """
+    if isinstance(inputs, dict):
+        if set(inputs) != set(names):
+            raise ValueError(f"the model takes {names}, the task's inputs() gives {list(inputs)}")
+        return {name: np.asarray(inputs[name]) for name in names}
+    parts = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    if len(parts) != len(names):
+        raise ValueError(
+            f"the model takes {names}, the task's inputs() gives {len(parts)} tensors"
+        )
+    return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+
+
+def with_batch_size(feed: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The first `size` samples of every array with a batch dimension, repeated where too few."""
+    return {
+        name: np.ascontiguousarray(np.take(array, np.arange(size) % len(array), axis=0))
+        if array.ndim
+        else array
+        for name, array in feed.items()
+    }

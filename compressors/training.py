@@ -1,0 +1,143 @@
+"""The one training loop, seeding, and weights that are trained once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .inspect import forward, weights_digest
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and random, and restore them afterwards.
+
+    Users' data loaders and third-party libraries draw from them; ours never do.
+    """
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[], Iterable[Any]],
+    loss: Callable[[Any, Any], torch.Tensor],
+    *,
+    inputs: Callable[[Any], Any],
+    epochs: int,
+    lr: float,
+    weight_decay: float = 0.01,
+) -> None:
+    """Train in place with AdamW under a one-cycle schedule (Smith and Topin 2019).
+
+    Args:
+        batches: Gives one epoch of batches per call.
+        loss: (outputs, batch) -> scalar tensor.
+        inputs: batch -> what the model is called with.
+        lr: The peak learning rate.
+
+    Raises:
+        ValueError: The loss is not finite, or there is no batch.
+    """
+    steps = _length(batches())
+    if steps == 0:
+        raise ValueError("training needs at least one batch, got none from train_batches()")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
+    was_training = model.training
+    model.train()
+    for epoch in range(epochs):
+        for step, batch in enumerate(batches()):
+            if step == steps:
+                break
+            value = loss(forward(model, inputs(batch)), batch)
+            if not torch.isfinite(value):
+                raise ValueError(f"the training loss is {value.item()} in epoch {epoch + 1}")
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    model.train(was_training)
+
+
+def reestimate_batch_norm(
+    model: nn.Module, batches: Iterable[Any], inputs: Callable[[Any], Any], *, limit: int
+) -> None:
+    """Replace the running statistics of BatchNorm by plain averages over up to `limit` batches."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in layers if m.track_running_stats]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    was_training = model.training
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative average
+        layer.train()
+    with torch.no_grad():
+        for step, batch in enumerate(batches):
+            if step == limit:
+                break
+            forward(model, inputs(batch))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.train(was_training)
+
+
+def train_once(
+    model: nn.Module, train: Callable[[nn.Module], None], *, content: Iterable[Any], seed: int = 0
+) -> nn.Module:
+    """Train a model, or load the weights that the same training gave before.
+
+    The weights lie in NASLITE_CACHE (default ~/.cache/naslite), named by a SHA-256 of the initial
+    weights, `content`, the seed, torch's version, its threads and the CPU's capability.
+
+    Args:
+        train: Trains the model in place.
+        content: What determines the training: source text, arrays, hyper-parameters.
+    """
+    from safetensors.torch import load_file, save_file
+
+    digest = hashlib.sha256(weights_digest(model).encode())
+    machine = (torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
+    for part in (*content, seed, machine):
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else part
+        digest.update(data if isinstance(data, bytes) else repr(data).encode())
+        digest.update(b"\0")
+    folder = Path(os.environ.get("NASLITE_CACHE", Path.home() / ".cache" / "naslite"))
+    path = folder / f"{digest.hexdigest()}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+    else:
+        with seeded(seed):
+            train(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            save_file(model.state_dict(), Path(scratch) / path.name)
+            (Path(scratch) / path.name).rename(path)
+    return model.eval()
+
+
+def _length(batches: Iterable[Any]) -> int:
+    if isinstance(batches, Sized):
+        return len(batches)
+    return sum(1 for _ in batches)

@@ -1,0 +1,231 @@
+"""The composition root: from a config, or a stored study, to something that runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from storage import NewStudy, Store, Study
+from storage.store import check_new_study, file_stores, files_folder, new_owner
+
+from .config import StudyConfig, load_config, parse_config, store_url
+from .errors import ConfigError, NasliteError, Problem
+from .observer import Observer
+from .results import StudyResults
+
+if TYPE_CHECKING:
+    from .evaluation import Workbench
+    from .prepare import Prepared
+
+Source = str | Path | Mapping[str, Any]
+
+
+def run(
+    source: Source,
+    *,
+    name: str | None = None,
+    store: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    observer: Observer | None = None,
+) -> StudyResults:
+    """Create a study and run it to its end.
+
+    Args:
+        source: A config file, or its content as a mapping (paths are then relative to the
+            current folder).
+        name: Instead of the config's `study`; likewise the store, the budget and the seed.
+
+    Raises:
+        ConfigError: Everything that is wrong with the config and its task; nothing is stored.
+        StoreError: The name is taken, or the store cannot be used.
+        KeyboardInterrupt: Ctrl-C; the study is left so that `resume` continues it.
+    """
+    from .prepare import prepare
+
+    config, folder, problems, label = _read(source, name, trials, minutes, seed)
+    if config is None:
+        raise ConfigError(label, problems)
+    url = store_url(store, config)
+    check_new_study(url, config.study)
+    prepared = prepare(config, folder, problems, label)
+    stores = file_stores(files_folder(url))
+    bench = _workbench(prepared, stores)
+    _build_baseline(bench, label)
+    opened = Store(url)
+    owner = new_owner()
+    study = opened.create_study(
+        NewStudy(
+            name=prepared.config.study,
+            config=prepared.stored_config,
+            space=prepared.space.to_json(),
+            task_fingerprint=prepared.loaded.fingerprint,
+            seed=prepared.config.seed,
+            trials=prepared.config.budget.trials,
+            minutes=prepared.config.budget.minutes,
+            facts=prepared.facts,
+        ),
+        owner,
+    )
+    return _control(opened, study, owner, prepared, bench, observer)
+
+
+def resume(
+    name: str,
+    *,
+    store: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    observer: Observer | None = None,
+) -> StudyResults:
+    """Continue a study where it was left, with new totals of its budget if they are given.
+
+    Raises:
+        UnknownStudy, StudyBusy, StoreError
+        TaskChanged: The task's files, options, weights or data are not those of the study.
+        ConfigError: The task cannot be loaded any more.
+    """
+    from .prepare import prepare_stored
+
+    opened = Store(store_url(store), create=False)
+    study = opened.study(name)
+    budget = _new_budget(study, trials, minutes)
+    if study.state == "finished" and budget == (study.trials, study.minutes):
+        return StudyResults(opened, name)
+    owner = new_owner()
+    opened.claim(study, owner)
+    try:
+        for request in opened.requests(study):  # meant for a controller that is gone
+            opened.handle_request(study, owner, request)
+        opened.set_budget(study, owner, *budget)
+        prepared = prepare_stored(study)
+        bench = _workbench(prepared, (opened.artifacts, opened.stages))
+    except BaseException:
+        opened.release(study, owner, study.state, study.cause)
+        raise
+    return _control(opened, opened.study(name), owner, prepared, bench, observer)
+
+
+def open_study(name: str, *, store: str | None = None) -> StudyResults:
+    """A stored study to query; needs no torch.
+
+    Raises:
+        NoStore, UnknownStudy, ForeignDatabase
+    """
+    return StudyResults(Store(store_url(store), create=False), name)
+
+
+def check(
+    source: Source,
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+) -> Prepared:
+    """Validate a config and its task, export included; nothing is stored.
+
+    Raises:
+        ConfigError: Everything that is wrong.
+    """
+    from .prepare import prepare
+
+    config, folder, problems, label = _read(source, name, trials, minutes, seed)
+    if config is None:
+        raise ConfigError(label, problems)
+    prepared = prepare(config, folder, problems, label)
+    with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
+        _build_baseline(_workbench(prepared, file_stores(Path(scratch))), label)
+    return prepared
+
+
+def _read(
+    source: Source,
+    name: str | None,
+    trials: int | None,
+    minutes: float | None,
+    seed: int | None,
+) -> tuple[StudyConfig | None, Path, list[Problem], str]:
+    if isinstance(source, Mapping):
+        label, folder, raw = "config", Path.cwd(), dict(source)
+        raw.setdefault("study", "study")
+    else:
+        label, folder = str(source), Path(source).resolve().parent
+        raw = load_config(source)
+    if name is not None:
+        raw["study"] = name
+    if seed is not None:
+        raw["seed"] = seed
+    budget = {"trials": trials, "minutes": minutes}
+    given = {key: value for key, value in budget.items() if value is not None}
+    if given and isinstance(raw.get("budget", {}), dict):
+        raw["budget"] = {**raw.get("budget", {}), **given}
+    config, problems = parse_config(raw)
+    return config, folder, problems, label
+
+
+def _workbench(prepared: Prepared, stores: tuple[Any, Any]) -> Workbench:
+    from .evaluation import Workbench
+    from .prepare import make_runtime
+
+    artifacts, stages = stores
+    config = prepared.config
+    return Workbench(
+        prepared.loaded,
+        prepared.space,
+        prepared.pipeline,
+        make_runtime(config, prepared.folder),
+        seed=config.seed,
+        threads=prepared.facts["threads"],
+        session_threads=config.runtime.threads,
+        batch_sizes=config.runtime.batch_sizes,
+        stages=stages,
+        artifacts=artifacts,
+    )
+
+
+def _build_baseline(bench: Workbench, label: str) -> None:
+    built = bench.build(bench.space.baseline())
+    if built.artifact is None:
+        raise ConfigError(label, [Problem("task", built.cause)])
+
+
+def _control(
+    store: Store,
+    study: Study,
+    owner: str,
+    prepared: Prepared,
+    bench: Workbench,
+    observer: Observer | None,
+) -> StudyResults:
+    from .controller import Controller
+    from .prepare import make_strategy
+
+    strategy = make_strategy(prepared.config, prepared.folder, [])
+    assert strategy is not None  # checked when the config was
+    Controller(
+        store,
+        study,
+        owner,
+        space=prepared.space,
+        strategy=strategy,
+        strategy_name=prepared.config.strategy.name,
+        goals=prepared.goals,
+        bench=bench,
+        observer=observer or Observer(),
+    ).run()
+    return StudyResults(store, study.name)
+
+
+def _new_budget(
+    study: Study, trials: int | None, minutes: float | None
+) -> tuple[int, float | None]:
+    if (trials is not None and trials < 1) or (minutes is not None and minutes <= 0):
+        raise NasliteError(f"a budget must be positive, got trials={trials}, minutes={minutes}")
+    return (
+        study.trials if trials is None else trials,
+        study.minutes if minutes is None else minutes,
+    )

@@ -1,0 +1,41 @@
+"""`naslite run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .live import finish, live_observer
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the study, instead of the config's.")
+@options.store
+@options.trials
+@options.minutes
+@click.option("--seed", type=click.IntRange(min=0), help="Instead of the config's seed.")
+def run(
+    config: Path,
+    name: str | None,
+    store: str | None,
+    trials: int | None,
+    minutes: float | None,
+    seed: int | None,
+) -> None:
+    """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
+    from ..build import run as run_study
+
+    with live_observer() as observer:
+        results = run_study(
+            config,
+            name=name,
+            store=store,
+            trials=trials,
+            minutes=minutes,
+            seed=seed,
+            observer=observer,
+        )
+    finish(results)

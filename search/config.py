@@ -1,0 +1,271 @@
+"""The config file: its schema, its defaults, and all of its problems at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+import compressors
+import strategies
+
+from . import runtimes
+from .errors import ConfigError, NasliteError, Problem
+from .expressions import parse_constraint
+from .registry import check_name, unknown_name
+
+DEFAULT_STORE = "sqlite:///naslite.db"
+DEFAULT_PIPELINE: list[dict[str, dict[str, Any]]] = [
+    {"structured_pruning": {"ratio": {"low": 0.0, "high": 0.8, "step": 0.1}, "round_to": 8}},
+    {"distillation": {"epochs": [0, 4]}},
+    {"onnx_quantization": {"scheme": ["none", "dynamic", "static"]}},
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RuntimeConfig(Section):
+    """What executes the exported file, and how it is timed."""
+
+    name: str = Field("onnxruntime", description="The runtime.")
+    threads: int = Field(1, ge=1, description="Threads of a session when it is scored and timed.")
+    batch_sizes: list[int] = Field(
+        [1],
+        min_length=1,
+        description="Batch sizes to time; `latency_ms` and `latency_ratio` are of the first.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_name("runtime", "runtimes", name, runtimes.BUILTIN)
+        return name
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _positive(cls, sizes: list[int]) -> list[int]:
+        if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+            raise ValueError(f"batch sizes must be >= 1 and differ, got {sizes}")
+        return sizes
+
+
+class StrategyConfig(Section):
+    """Which candidate comes next; other keys are options of the strategy."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field("random", description="A strategy, or `file.py:Class`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_name("strategy", "strategies", name, strategies.BUILTIN)
+        return name
+
+
+class BudgetConfig(Section):
+    """When the search ends: whichever comes first."""
+
+    trials: int = Field(60, ge=1, description="Trials, without the baseline.")
+    minutes: float | None = Field(
+        None, gt=0, description="Minutes of work, all sessions together."
+    )
+
+
+class StudyConfig(Section):
+    """A search: what to compress, how, towards what, for how long."""
+
+    study: str = Field("", description="Unique name in the store; default: the file's name.")
+    task: str = Field(description="`file.py:Class` beside this file, or `package.module:Class`.")
+    task_options: dict[str, Any] = Field({}, description="Keyword arguments of the task.")
+    store: str | None = Field(
+        None, description=f"Database URL; default: NASLITE_STORE, else `{DEFAULT_STORE}`."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random choice.")
+    objectives: dict[str, Literal["minimize", "maximize"]] = Field(
+        {},
+        description="One to three metrics; default: the task's score and `latency_ratio`.",
+    )
+    constraints: list[str] = Field(
+        [], description="Comparisons of a metric with a number, such as `accuracy_drop <= 0.01`."
+    )
+    pipeline: list[dict[str, dict[str, Any]]] = Field(
+        DEFAULT_PIPELINE,
+        min_length=1,
+        description="Compressors in order, each with its knobs: a scalar fixes a knob, a list or"
+        " `{low, high, step, log}` searches it, a knob that is left out takes its default.",
+    )
+    runtime: RuntimeConfig = Field(RuntimeConfig(), description="What runs the exported file.")
+    strategy: StrategyConfig = Field(StrategyConfig(), description="How to search.")
+    budget: BudgetConfig = Field(BudgetConfig(), description="How long to search.")
+    workers: int = Field(1, ge=1, le=1, description="Trials built at a time; only 1 so far.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of torch; default: cores // workers."
+    )
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_study_name(name) if name else name
+
+    @field_validator("objectives")
+    @classmethod
+    def _one_to_three(cls, objectives: dict[str, str]) -> dict[str, str]:
+        if len(objectives) > 3:
+            raise ValueError(f"one to three objectives, got {len(objectives)}")
+        return objectives
+
+    @field_validator("constraints")
+    @classmethod
+    def _comparisons(cls, constraints: list[str]) -> list[str]:
+        return [str(parse_constraint(text)) for text in constraints]
+
+    @field_validator("pipeline", mode="before")
+    @classmethod
+    def _bare_names(cls, entries: Any) -> Any:
+        if not isinstance(entries, list):
+            return entries
+        return [_entry(entry) for entry in entries]
+
+    @field_validator("pipeline")
+    @classmethod
+    def _known_compressors(
+        cls, entries: list[dict[str, dict[str, Any]]]
+    ) -> list[dict[str, dict[str, Any]]]:
+        seen = set()
+        for position, entry in enumerate(entries):
+            if len(entry) != 1:
+                raise ValueError(
+                    f"{position}: an entry must name one compressor, got {sorted(entry)}"
+                )
+            (name,) = entry
+            try:
+                check_name("compressor", "compressors", name, compressors.BUILTIN)
+            except NasliteError as error:
+                raise ValueError(f"{position}: {error}") from None
+            if name in seen:
+                raise ValueError(f"{position}: {name!r} stands in the pipeline twice")
+            seen.add(name)
+        return entries
+
+
+def check_study_name(name: str) -> str:
+    """The name, if it can be typed in a shell and shown in a table.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            f"a study's name must be 1 to 100 letters, digits, '.', '_' or '-', got {name!r}"
+        )
+    return name
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The content of a config file; `study` defaults to the file's name.
+
+    Raises:
+        ConfigError: The file cannot be read or is not YAML.
+    """
+    path = Path(path)
+    raw = _read(path)
+    return {"study": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "study", **raw}
+
+
+def parse_config(raw: Mapping[str, Any]) -> tuple[StudyConfig | None, list[Problem]]:
+    """Validate a config.
+
+    Returns:
+        The config, and its problems. Sections with problems hold their defaults, so that the rest
+        can be checked further; None if not even the task is there.
+    """
+    try:
+        return StudyConfig.model_validate(dict(raw)), []
+    except ValidationError as error:
+        problems = [_problem(dict(details)) for details in error.errors()]
+        wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+    rest = {key: value for key, value in raw.items() if key not in wrong}
+    try:
+        return StudyConfig.model_validate(rest), problems
+    except ValidationError:
+        return None, problems
+
+
+def store_url(explicit: str | None, config: StudyConfig | None = None) -> str:
+    """--store, else the config's, else NASLITE_STORE, else the default."""
+    configured = config.store if config is not None else None
+    return explicit or configured or os.environ.get("NASLITE_STORE") or DEFAULT_STORE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ConfigError(str(path), [Problem("", f"the config file {reason}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), [Problem("", "the config file is not UTF-8 text")]) from None
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)  # YAML 1.2: 1e-3 is a number, no is a word
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        message = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(str(path), [Problem(where, str(message))]) from None
+    if not isinstance(raw, dict):
+        found = "nothing" if raw is None else type(raw).__name__
+        raise ConfigError(
+            str(path), [Problem("", f"the config must be keys and values, got {found}")]
+        )
+    return {str(key): value for key, value in raw.items()}
+
+
+def _entry(entry: Any) -> Any:
+    """`- distillation` and `- distillation:` mean all defaults."""
+    if isinstance(entry, str):
+        return {entry: {}}
+    if isinstance(entry, dict):
+        return {str(name): {} if knobs is None else knobs for name, knobs in entry.items()}
+    return entry
+
+
+def _problem(details: dict[str, Any]) -> Problem:
+    path = ".".join(str(part) for part in details["loc"])
+    kind, got = details["type"], details.get("input")
+    if kind == "extra_forbidden":
+        *parents, key = details["loc"]
+        section = StudyConfig.model_fields[parents[0]].annotation if parents else StudyConfig
+        known = getattr(section, "model_fields", {})
+        return Problem(path, unknown_name("key", key, known))
+    if kind == "missing":
+        return Problem(path, "this key is required")
+    if kind == "value_error":
+        message = str(details["ctx"]["error"])
+        position, colon, rest = message.partition(": ")
+        if colon and position.isdigit():
+            return Problem(f"{path}.{position}", rest)
+        return Problem(path, message)
+    message = details["msg"][0].lower() + details["msg"][1:]
+    return Problem(path, f"{message}, got {got!r}")

@@ -1,0 +1,297 @@
+"""The loop: propose, store, evaluate, store. The only writer of its study."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from storage import Outcome, Store, StoreError, Study, Trial
+from strategies.base import (
+    Budget,
+    Exhausted,
+    Observation,
+    Proposal,
+    Strategy,
+    View,
+    trial_rng,
+)
+from strategies.space import Space, candidate_key
+
+from .errors import BaselineFailed, NasliteError
+from .evaluation import Baseline, Workbench, one_line
+from .goals import Goals
+from .interrupts import Interrupts
+from .observer import Observer
+
+HEARTBEAT_S = 15.0
+LAG = 1  # trial n sees the outcomes of the trials up to n - LAG
+
+log = logging.getLogger("naslite.search")
+
+
+class Controller:
+    """Runs one claimed study to its end.
+
+    Args:
+        owner: The token under which the study was created or claimed.
+        strategy_name: Part of what each proposal's generator is derived from.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        study: Study,
+        owner: str,
+        *,
+        space: Space,
+        strategy: Strategy,
+        strategy_name: str,
+        goals: Goals,
+        bench: Workbench,
+        observer: Observer,
+    ) -> None:
+        self.store = store
+        self.study = study
+        self.owner = owner
+        self.space = space
+        self.strategy = strategy
+        self.strategy_name = strategy_name
+        self.goals = goals
+        self.bench = bench
+        self.observer = observer
+        self.memo = dict(study.memo)
+        self.seconds = study.seconds
+        self.trials = store.trials(study)
+        self._observations: dict[int, Observation] = {}
+        self._interrupts = Interrupts()
+
+    def run(self) -> str:
+        """Go on until the budget is spent, the space is used up or somebody asks to stop.
+
+        Returns:
+            The state in which the study was left: finished or stopped.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the study is left as interrupted.
+            BaselineFailed: The uncompressed model cannot be built or measured.
+            StudyBusy: Another controller took the study over.
+        """
+        state, cause = "failed", ""
+        try:
+            with self._interrupts.caught(), self._heartbeat():
+                self.observer.started(self.study, self.trials)
+                state, cause = self._loop()
+        except KeyboardInterrupt:
+            state, cause = "interrupted", "interrupted; the running trial will be redone"
+            raise
+        except BaseException as error:
+            cause = one_line(error)
+            raise
+        finally:
+            self._give_up(state, cause)
+        return state
+
+    def _loop(self) -> tuple[str, str]:
+        for trial in [t for t in self.trials if t.state in ("queued", "running")]:
+            self.store.restart(self.study, self.owner, trial.number)
+            self.trials[trial.number] = replace(trial, attempt=trial.attempt + 1)
+            self._evaluate(self.trials[trial.number])
+        while True:
+            self._interrupts.check()
+            if self.trials and self.trials[0].state != "complete":
+                raise BaselineFailed(
+                    f"the uncompressed model is {self.trials[0].state}: {self.trials[0].cause}"
+                )
+            ending = self._ending()
+            if ending is not None:
+                return ending
+            number = len(self.trials)
+            try:
+                proposal = self._proposal(number)
+            except Exhausted as error:
+                return "finished", str(error) or "nothing is left to propose"
+            self._evaluate(self._stored(number, proposal))
+
+    def _ending(self) -> tuple[str, str] | None:
+        for request in self.store.requests(self.study):
+            self.store.handle_request(self.study, self.owner, request)
+            if request.kind == "stop":
+                return "stopped", "stopped on request"
+        if len(self.trials) - 1 >= self.study.trials:
+            return "finished", f"all {self.study.trials} trials are done"
+        minutes = self.study.minutes
+        if minutes is not None and self.seconds >= 60 * minutes:
+            return "finished", f"the {minutes:g} minutes are used up"
+        return None
+
+    def _proposal(self, number: int) -> Proposal:
+        if number == 0:
+            return Proposal(self.space.baseline())
+        view = self._view(number)
+        rng = trial_rng(self.study.seed, self.strategy_name, number)
+        proposal = self.strategy.propose(view, number, rng)
+        if proposal is None:  # with one worker every trial below `number` has ended already
+            raise NasliteError(
+                f"strategy {self.strategy_name!r} asked to wait at trial {number},"
+                " but every earlier trial has ended; this is an error of the strategy"
+            )
+        return replace(proposal, candidate=self.space.canonical(proposal.candidate))
+
+    def _view(self, number: int) -> View:
+        seen = [self._observation(trial) for trial in self.trials[:number]]
+        return View(
+            space=self.space,
+            objectives=tuple(self.goals.objectives),
+            constraints=tuple(str(c) for c in self.goals.constraints),
+            seed=self.study.seed,
+            budget=Budget(self.study.trials, self.study.minutes),
+            done=seen[: number - LAG + 1],
+            pending=seen[number - LAG + 1 :],
+            memo=self.memo,
+        )
+
+    def _observation(self, trial: Trial) -> Observation:
+        if trial.number not in self._observations:
+            complete = trial.state == "complete"
+            metrics = trial.metrics
+            self._observations[trial.number] = Observation(
+                number=trial.number,
+                candidate=trial.candidate,
+                state=trial.state,
+                values=self.goals.values(metrics) if complete else (),
+                violations=self.goals.violations(metrics) if complete else (),
+                metrics=metrics,
+                seconds=trial.seconds,
+                memo=trial.memo,
+            )
+        return self._observations[trial.number]
+
+    def _stored(self, number: int, proposal: Proposal) -> Trial:
+        """Commit candidate, trial memo and study memo before anything is evaluated."""
+        candidate = dict(proposal.candidate)
+        self.store.propose(
+            self.study,
+            self.owner,
+            number,
+            candidate,
+            candidate_key(candidate),
+            memo=proposal.memo,
+            study_memo={**self.memo, **proposal.study_memo} if proposal.study_memo else None,
+        )
+        self.memo.update(proposal.study_memo)
+        trial = Trial(number, "running", candidate, dict(proposal.memo), created_at=time.time())
+        self.trials.append(trial)
+        return trial
+
+    def _evaluate(self, trial: Trial) -> None:
+        self.observer.proposed(trial.number, dict(trial.candidate))
+        outcome = self._known_outcome(trial) or self._outcome(trial)
+        self._interrupts.check()
+        self.store.finish(self.study, self.owner, trial.number, outcome)
+        self.seconds += outcome.seconds
+        ended = replace(
+            trial,
+            state=outcome.state,
+            cause=outcome.cause,
+            stages=outcome.stages,
+            artifact=outcome.artifact,
+            measurements=outcome.measurements,
+            seconds=outcome.seconds,
+            reused_from=outcome.reused_from,
+            finished_at=time.time(),
+        )
+        self.trials[trial.number] = ended
+        self.observer.ended(ended)
+
+    def _outcome(self, trial: Trial) -> Outcome:
+        began = time.perf_counter()
+        built = self.bench.build(trial.candidate)
+        if built.artifact is None:
+            return Outcome(
+                built.state, built.cause, built.stages, seconds=time.perf_counter() - began
+            )
+        same = self._complete_with(artifact=built.artifact.sha256)
+        cause, measured = "", same.measurements if same else ()
+        if same is None:
+            try:
+                measured = self.bench.measure(built.artifact, self._baseline(trial))
+                self._check_goals(measured_names={m.metric for m in measured})
+            except Exception as error:
+                cause = f"measure: {one_line(error)}"
+        return Outcome(
+            state="failed" if cause else "complete",
+            cause=cause,
+            stages=built.stages,
+            artifact=built.artifact,
+            measurements=() if cause else measured,
+            seconds=time.perf_counter() - began,
+            reused_from=same.number if same else None,
+        )
+
+    def _check_goals(self, measured_names: set[str]) -> None:
+        missing = sorted(self.goals.metrics() - measured_names)
+        if missing:
+            raise ValueError(f"metric {missing[0]!r} was not measured")
+
+    def _known_outcome(self, trial: Trial) -> Outcome | None:
+        """The outcome of an earlier trial with the same candidate: nothing is evaluated twice."""
+        key = self._observation(trial).key
+        self._observations.pop(trial.number)
+        for other in self.trials[: trial.number]:
+            if other.state in ("complete", "refused") and self._observation(other).key == key:
+                return Outcome(
+                    other.state,
+                    other.cause,
+                    tuple(replace(s, cached=True, seconds=0.0) for s in other.stages),
+                    other.artifact,
+                    other.measurements,
+                    reused_from=other.number,
+                )
+        return None
+
+    def _complete_with(self, artifact: str) -> Trial | None:
+        for trial in self.trials:
+            if trial.state == "complete" and trial.artifact and trial.artifact.sha256 == artifact:
+                return trial
+        return None
+
+    def _baseline(self, trial: Trial) -> Baseline | None:
+        if trial.number == 0:
+            return None
+        zero = self.trials[0]
+        assert zero.artifact is not None
+        return Baseline(zero.artifact, zero.metrics[self.study.facts["score_name"]])
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Keep the lease while a trial runs longer than it lasts."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_S):
+                try:
+                    self.store.renew(self.study, self.owner)
+                except StoreError as error:
+                    log.warning("%s", error)
+                    return
+                except Exception as error:  # a locked database: the next beat or write tells
+                    log.warning("cannot renew the lease: %s", one_line(error))
+
+        thread = threading.Thread(target=beat, name="naslite-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _give_up(self, state: str, cause: str) -> None:
+        try:
+            self.store.release(self.study, self.owner, state, cause)
+        except StoreError as error:
+            log.warning("%s", error)
+        self.observer.stopped(state, cause)

@@ -1,0 +1,56 @@
+"""Errors that a user can act on: one line each, no traceback, exit code 2.
+
+`NasliteError` is the base; `storage.StoreError` stands beside it.
+
+NasliteError
++-- ConfigError      all problems of a config file, each with its path in the file
++-- UnknownName      a strategy, compressor, runtime or verb that does not exist
++-- ExpressionError  a malformed `--where` or constraint
++-- TaskChanged      the task is not the one the study was created with
++-- BaselineFailed   the uncompressed model cannot be exported or measured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class NasliteError(Exception):
+    """Base of all errors that a user can act on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a config, and where: `pipeline.0.structured_pruning.ratio.high`."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(NasliteError):
+    """Everything that is wrong with a config, found in one go."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class UnknownName(NasliteError, ValueError):  # a ValueError, so that pydantic collects it
+    pass
+
+
+class ExpressionError(NasliteError, ValueError):
+    pass
+
+
+class TaskChanged(NasliteError):
+    pass
+
+
+class BaselineFailed(NasliteError):
+    pass

@@ -1,0 +1,85 @@
+"""Handing over the very files that were measured, with a manifest that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from storage import CorruptFiles
+from storage.artifacts import describe_artifact
+
+from . import runtimes
+from .errors import NasliteError
+from .registry import load
+from .results import Row, StudyResults
+
+MANIFEST = "manifest.json"
+
+
+def export(results: StudyResults, number: int, folder: Path) -> Path:
+    """Copy a trial's artifact into a new or empty folder, beside a `manifest.json`.
+
+    Raises:
+        UnknownTrial: There is no such trial.
+        NasliteError: It has no artifact, or the folder is not empty or cannot be written.
+        CorruptFiles: The stored files are not the ones that were measured.
+    """
+    row = results.row(number)
+    artifact = row.trial.artifact
+    if artifact is None or row.trial.state != "complete":
+        raise NasliteError(
+            f"trial {number} of {results.name!r} has nothing to export: it is {row.trial.state}"
+            f"{f' ({row.trial.cause})' if row.trial.cause else ''}"
+        )
+    stored, facts = results.store.artifacts.verified(artifact.sha256)
+    files = [stored / file.name for file in artifact.files]
+    if describe_artifact(files, artifact.format) != artifact:
+        raise CorruptFiles(f"the files of artifact {artifact.sha256} are not those measured")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NasliteError(f"the export folder must be new or empty, but {folder} is not")
+    manifest = _manifest(results, row, str(facts["main"]), stored)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".naslite-") as scratch:
+            made = Path(scratch) / "export"
+            made.mkdir()
+            for file in files:
+                shutil.copyfile(file, made / file.name)
+            (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            if describe_artifact([made / f.name for f in files], artifact.format) != artifact:
+                raise CorruptFiles(f"copying artifact {artifact.sha256} to {folder} changed it")
+            os.replace(made, folder)  # all or nothing
+    except OSError as error:
+        raise NasliteError(f"cannot export to {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def _manifest(results: StudyResults, row: Row, main: str, stored: Path) -> dict[str, Any]:
+    config, facts = results.study.config, results.study.facts
+    name = config["runtime"]["name"]
+    runtime = load("runtime", "runtimes", name, runtimes.BUILTIN, Path(config["folder"]))()
+    record = row.to_json()
+    artifact = record["artifact"]
+    return {
+        "study": results.name,
+        "trial": row.number,
+        "candidate": record["candidate"],
+        "stages": [{k: s[k] for k in ("name", "options")} for s in record["stages"]],
+        "metrics": record["metrics"],
+        "violations": record["violations"],
+        "format": artifact["format"],
+        "size_bytes": artifact["size_bytes"],
+        "sha256": artifact["sha256"],
+        "files": artifact["files"],
+        "runtime": config["runtime"],
+        "measured_on": {k: facts[k] for k in ("cpu", "cores", "machine", "isa")},
+        "versions": facts["versions"],
+        "task": {"fingerprint": results.study.task_fingerprint, "reference": config["task"]},
+        "how_to_load": runtime.loading_example(
+            stored / main, threads=config["runtime"]["threads"]
+        ),
+    }

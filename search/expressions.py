@@ -1,0 +1,217 @@
+"""Comparisons over metrics: `accuracy_drop <= 0.01 and not (size_bytes > 2e5 or state == failed)`.
+
+expression := term ("or" term)*        term   := factor ("and" factor)*
+factor     := "not" factor | "(" expression ")" | name op literal
+op         := <= < >= > == !=          literal := number | word | 'text'
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ExpressionError
+from .registry import unknown_name
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))"
+    r"|(?P<op><=|>=|==|!=|<|>)"
+    r"|(?P<paren>[()])"
+    r"|(?P<text>'[^']*'|\"[^\"]*\")"
+    r"|(?P<name>[A-Za-z_][\w.@]*))"
+)
+_FORM = 'write it as "METRIC <= NUMBER", joined by and, or, not and parentheses'
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`name op literal`; false where the name has no value."""
+
+    name: str
+    op: str
+    literal: float | str
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        value = row.get(self.name)
+        if value is None:
+            return False
+        if isinstance(value, str) != isinstance(self.literal, str):
+            return self.op == "!="
+        return OPERATORS[self.op](value, self.literal)
+
+    def names(self) -> set[str]:
+        return {self.name}
+
+    def __str__(self) -> str:
+        if isinstance(self.literal, str):
+            quote = '"' if "'" in self.literal else "'"
+            return f"{self.name} {self.op} {quote}{self.literal}{quote}"
+        number = float(self.literal)
+        text = str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+        return f"{self.name} {self.op} {text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: Expression
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        return not self.part.holds(row)
+
+    def names(self) -> set[str]:
+        return self.part.names()
+
+    def __str__(self) -> str:
+        return f"not ({self.part})"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Parts joined by `and` (all hold) or `or` (one holds)."""
+
+    word: str
+    parts: tuple[Expression, ...]
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        results = (part.holds(row) for part in self.parts)
+        return all(results) if self.word == "and" else any(results)
+
+    def names(self) -> set[str]:
+        return set().union(*(part.names() for part in self.parts))
+
+    def __str__(self) -> str:
+        shown = (f"({p})" if isinstance(p, Joined) else str(p) for p in self.parts)
+        return f" {self.word} ".join(shown)
+
+
+Expression = Comparison | Not | Joined
+
+
+def parse(text: str, known: Iterable[str] | None = None) -> Expression:
+    """The expression that a text means; `known` are the names it may use.
+
+    Raises:
+        ExpressionError: It is malformed or uses an unknown name.
+    """
+    parser = _Parser(text)
+    expression = parser.expression()
+    if parser.peek() is not None:
+        raise parser.error("expected and, or, or the end")
+    if known is not None:
+        names = set(known)
+        for name in sorted(expression.names() - names):
+            raise ExpressionError(unknown_name("metric", name, names) + f" (in {text!r})")
+    return expression
+
+
+def parse_constraint(text: str) -> Comparison:
+    """A single comparison of a metric with a number, by <=, <, >= or >.
+
+    Raises:
+        ExpressionError: It is something else.
+    """
+    expression = parse(text)
+    if not isinstance(expression, Comparison):
+        raise ExpressionError(
+            f"a constraint must be one comparison, got {text!r}; write each as an item of its own"
+        )
+    if expression.op in ("==", "!=") or isinstance(expression.literal, str):
+        raise ExpressionError(
+            f"a constraint must compare a metric with a number by <=, <, >= or >, got {text!r}"
+        )
+    return expression
+
+
+def violation(constraint: Comparison, value: float) -> float:
+    """How far a value is off, relative to the bound: 0 if the constraint holds, else > 0."""
+    if constraint.holds({constraint.name: value}):
+        return 0.0
+    bound = float(constraint.literal)
+    excess = abs(value - bound) / (abs(bound) or 1.0)
+    return excess or math.ulp(1.0)  # `<` broken by equality
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str, int]] = []
+        self.next = 0
+        position = 0
+        stripped = text.rstrip()
+        while position < len(stripped):
+            match = _TOKEN.match(stripped, position)
+            if match is None or match.lastgroup is None:
+                at = len(stripped[position:]) - len(stripped[position:].lstrip()) + position
+                raise ExpressionError(f"cannot read {text!r} at {stripped[at:]!r}; {_FORM}")
+            kind = match.lastgroup
+            self.tokens.append((kind, match[kind], match.start(kind)))
+            position = match.end()
+
+    def peek(self) -> tuple[str, str] | None:
+        return self.tokens[self.next][:2] if self.next < len(self.tokens) else None
+
+    def take(self) -> tuple[str, str] | None:
+        token = self.peek()
+        self.next += 1
+        return token
+
+    def error(self, expected: str) -> ExpressionError:
+        at = self.tokens[self.next][2] if self.next < len(self.tokens) else len(self.text)
+        rest = repr(self.text[at:]) if self.text[at:].strip() else "the end"
+        return ExpressionError(f"{expected} at {rest} in {self.text!r}; {_FORM}")
+
+    def expression(self) -> Expression:
+        return self.joined("or", self.term)
+
+    def term(self) -> Expression:
+        return self.joined("and", self.factor)
+
+    def joined(self, word: str, part: Callable[[], Expression]) -> Expression:
+        parts = [part()]
+        while self.peek() == ("name", word):
+            self.take()
+            parts.append(part())
+        return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
+
+    def factor(self) -> Expression:
+        token = self.peek()
+        if token == ("name", "not"):
+            self.take()
+            return Not(self.factor())
+        if token == ("paren", "("):
+            self.take()
+            inner = self.expression()
+            if self.peek() != ("paren", ")"):
+                raise self.error("expected )")
+            self.take()
+            return inner
+        return self.comparison()
+
+    def comparison(self) -> Comparison:
+        token = self.peek()
+        if token is None or token[0] != "name" or token[1] in ("and", "or"):
+            raise self.error("expected a metric")
+        self.take()
+        op = self.peek()
+        if op is None or op[0] != "op":
+            raise self.error("expected one of " + " ".join(OPERATORS))
+        self.take()
+        literal = self.peek()
+        if literal is None or literal[0] not in ("number", "name", "text"):
+            raise self.error("expected a number or a word")
+        self.take()
+        kind, text = literal
+        value = float(text) if kind == "number" else text.strip("'\"")
+        return Comparison(token[1], op[1], value)

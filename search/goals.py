@@ -1,0 +1,49 @@
+"""What a study is after: objectives and constraints over metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from strategies.pareto import front
+
+from .expressions import Comparison, parse_constraint, violation
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """One to three objectives (metric -> minimize | maximize), and constraints."""
+
+    objectives: Mapping[str, str]
+    constraints: tuple[Comparison, ...] = ()
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Goals:
+        constraints = tuple(parse_constraint(text) for text in config["constraints"])
+        return cls(dict(config["objectives"]), constraints)
+
+    def values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """The objectives' values, all to be minimised."""
+        return tuple(
+            -metrics[name] if direction == "maximize" else metrics[name]
+            for name, direction in self.objectives.items()
+        )
+
+    def violations(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """For each constraint how far it is broken, relative to its bound; 0 = met."""
+        return tuple(violation(c, metrics[c.name]) for c in self.constraints)
+
+    def metrics(self) -> set[str]:
+        """The metrics that a complete trial must have."""
+        return {*self.objectives, *(c.name for c in self.constraints)}
+
+    def on_front(self, rows: list[Mapping[str, float]]) -> list[bool]:
+        """Which of these rows of metrics no other dominates, feasible before infeasible."""
+        if not rows:
+            return []
+        values = np.array([self.values(row) for row in rows])
+        violations = np.array([self.violations(row) for row in rows])
+        return [bool(kept) for kept in front(values, violations)]

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as one clean stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt on the first signal, and remembers it.
+
+    Libraries may swallow the exception or turn it into one of their own; `pending` still tells,
+    so that an interrupted trial is never taken for a failed one.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal came."""
+        if self.pending:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle the signals here; outside the main thread, Python does not allow it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.pending = True
+            raise KeyboardInterrupt
+
+        before: dict[int, Any] = {number: signal.signal(number, handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

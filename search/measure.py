@@ -1,0 +1,114 @@
+"""Scoring and timing an artifact through its runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from compressors.arrays import named_arrays
+from compressors.base import Task
+from compressors.training import seeded
+
+from .metrics import Timing
+from .runtimes.base import Session
+
+BLOCK_S = 0.004  # long against the clock's resolution and a context switch
+WARM_UP_S = 0.03
+MIN_BLOCKS, MAX_BLOCKS = 15, 60
+MAX_SECONDS = 2.0
+HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
+RESAMPLES = 500
+
+Feed = Mapping[str, np.ndarray]
+
+
+def score(session: Session, task: Task) -> tuple[float, int]:
+    """The task's score of a loaded artifact over all evaluation batches, and how many samples.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    records = []
+    with seeded(0):
+        for batch in task.eval_batches():
+            outputs = session(named_arrays(task.inputs(batch), session.input_names))
+            records.append(np.asarray(task.records(outputs, batch)))
+        if not records:
+            raise ValueError("eval_batches() gave no batch")
+        merged = np.concatenate(records)
+        return float(task.score(merged)), len(merged)
+
+
+def time_against(
+    candidate: Session, baseline: Session, feed: Feed, batch_size: int, rng: np.random.Generator
+) -> Timing:
+    """Time two loaded artifacts in interleaved blocks.
+
+    Each block calls both, in random order, often enough to last some milliseconds. What slows the
+    machine down slows both, so the ratio within a block is far steadier than either time. Stops
+    when the bootstrap interval of the median ratio is within +-2 %, or after two seconds.
+
+    Args:
+        feed: Inputs with `batch_size` samples.
+    """
+    sessions = (candidate, baseline)
+    calls = [max(1, round(BLOCK_S / _warm_up(session, feed))) for session in sessions]
+    times: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    while True:
+        pair = [0.0, 0.0]
+        for which in rng.permutation(2):
+            pair[which] = _seconds_per_call(sessions[which], feed, calls[which])
+        times.append((pair[0], pair[1]))
+        if len(times) < MIN_BLOCKS or len(times) % 5:
+            continue
+        low, high = _interval(times, rng)
+        late = time.perf_counter() - began > MAX_SECONDS
+        if late or len(times) >= MAX_BLOCKS or high - low < 2 * HALF_WIDTH * (low + high) / 2:
+            break
+    seconds = np.array(times)
+    return Timing(
+        batch_size=batch_size,
+        milliseconds=float(np.median(seconds[:, 0])) * 1e3,
+        ratio=float(np.median(seconds[:, 0] / seconds[:, 1])),
+        low=low,
+        high=high,
+        blocks=len(times),
+    )
+
+
+def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
+    """Time the baseline alone: its ratio to itself is 1 by definition."""
+    calls = max(1, round(BLOCK_S / _warm_up(baseline, feed)))
+    times = [_seconds_per_call(baseline, feed, calls) for _ in range(MIN_BLOCKS)]
+    return Timing(batch_size, float(np.median(times)) * 1e3, 1.0, 1.0, 1.0, MIN_BLOCKS)
+
+
+def _warm_up(session: Session, feed: Feed) -> float:
+    """Call until caches and clocks have settled; returns the seconds of the fastest call."""
+    began = end = time.perf_counter()
+    fastest = float("inf")
+    while end - began < WARM_UP_S:
+        start = time.perf_counter()
+        session(feed)
+        end = time.perf_counter()
+        fastest = min(fastest, end - start)
+    return fastest
+
+
+def _seconds_per_call(session: Session, feed: Feed, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        session(feed)
+    return (time.perf_counter() - start) / calls
+
+
+def _interval(times: list[tuple[float, float]], rng: np.random.Generator) -> tuple[float, float]:
+    """The percentile bootstrap interval (95 %) of the median ratio (Efron 1979)."""
+    seconds = np.array(times)
+    ratios = seconds[:, 0] / seconds[:, 1]
+    drawn = rng.integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,120 @@
+"""Metrics: what is said of an artifact, each read off the exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from storage import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Latency of an artifact at one batch size, against the baseline.
+
+    Args:
+        milliseconds: Median over the blocks of the time of one call.
+        ratio: Median over the blocks of candidate time / baseline time in the same block.
+        low: Lower end of the ratio's 95 % bootstrap interval over the blocks.
+        high: Its upper end.
+    """
+
+    batch_size: int
+    milliseconds: float
+    ratio: float
+    low: float
+    high: float
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything measured on one artifact.
+
+    Args:
+        score: On the search split, over `samples` samples.
+        baseline_score: The uncompressed model's, on the same samples.
+        timings: The first is of the batch size that objectives use.
+    """
+
+    score_name: str
+    higher_is_better: bool
+    score: float
+    samples: int
+    baseline_score: float
+    size_bytes: int
+    parameters: float
+    macs: float
+    timings: tuple[Timing, ...]
+
+
+def score(facts: Facts) -> list[Measurement]:
+    return [Measurement(facts.score_name, facts.score, n=facts.samples)]
+
+
+def drop(facts: Facts) -> list[Measurement]:
+    """Baseline score minus score (the other way round where lower is better), absolute."""
+    loss = facts.baseline_score - facts.score
+    if not facts.higher_is_better:
+        loss = -loss
+    return [Measurement(f"{facts.score_name}_drop", loss or 0.0, n=facts.samples)]
+
+
+def size_bytes(facts: Facts) -> list[Measurement]:
+    return [Measurement("size_bytes", float(facts.size_bytes), "B")]
+
+
+def latency_ms(facts: Facts) -> list[Measurement]:
+    return [
+        Measurement(f"latency_ms{suffix}", t.milliseconds, "ms", n=t.blocks)
+        for suffix, t in _timings(facts)
+    ]
+
+
+def latency_ratio(facts: Facts) -> list[Measurement]:
+    return [
+        Measurement(f"latency_ratio{suffix}", t.ratio, "", t.low, t.high, t.blocks)
+        for suffix, t in _timings(facts)
+    ]
+
+
+def parameters(facts: Facts) -> list[Measurement]:
+    return [Measurement("parameters", facts.parameters)]
+
+
+def macs(facts: Facts) -> list[Measurement]:
+    return [Measurement("macs", facts.macs)]
+
+
+# In the order in which tables show them. SCORE stands for the task's score name.
+SCORE = "<score>"
+METRICS: dict[str, Callable[[Facts], list[Measurement]]] = {
+    SCORE: score,
+    f"{SCORE}_drop": drop,
+    "size_bytes": size_bytes,
+    "latency_ms": latency_ms,
+    "latency_ratio": latency_ratio,
+    "parameters": parameters,
+    "macs": macs,
+}
+
+
+def measurements(facts: Facts) -> tuple[Measurement, ...]:
+    """Every metric of an artifact."""
+    return tuple(m for metric in METRICS.values() for m in metric(facts))
+
+
+def metric_names(score_name: str, batch_sizes: Iterable[int]) -> list[str]:
+    """The names that `measurements` gives for a task and the batch sizes to time."""
+    later = list(batch_sizes)[1:]
+    names = []
+    for name in METRICS:
+        names.append(name.replace(SCORE, score_name))
+        if name.startswith("latency_"):
+            names.extend(f"{name}_batch{size}" for size in later)
+    return names
+
+
+def _timings(facts: Facts) -> Iterable[tuple[str, Timing]]:
+    for position, timing in enumerate(facts.timings):
+        yield (f"_batch{timing.batch_size}" if position else ""), timing

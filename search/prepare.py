@@ -1,0 +1,244 @@
+"""Resolving a config against its task: every problem of both, found in one go."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import compressors
+import strategies
+from storage import Study
+from strategies.base import Strategy
+from strategies.space import Knob, Space, SpaceError
+
+from . import runtimes
+from .config import StudyConfig, parse_config
+from .environment import core_count, cpu_facts, library_versions
+from .errors import ConfigError, NasliteError, Problem, TaskChanged
+from .goals import Goals
+from .metrics import metric_names
+from .registry import load, unknown_name
+from .runtimes.base import Runtime
+from .stages import Step
+
+if TYPE_CHECKING:
+    from .task import LoadedTask
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A config that was checked and resolved against its model."""
+
+    config: StudyConfig
+    folder: Path
+    loaded: LoadedTask
+    space: Space
+    pipeline: tuple[Step, ...]
+    goals: Goals
+    facts: dict[str, Any]
+
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        return {**self.config.model_dump(exclude={"store"}), "folder": str(self.folder)}
+
+
+def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: str) -> Prepared:
+    """Resolve a config against its task, collecting whatever is wrong with either."""
+    problems = list(problems)
+    threads = config.threads or max(1, core_count() // config.workers)
+    loaded = _loaded_task(config, folder, threads, problems)
+    pipeline, space = _resolved_space(config, folder, loaded, problems)
+    make_strategy(config, folder, problems)
+    _runtime_matches(config, folder, pipeline, problems)
+    goals = _goals(config, loaded, problems)
+    if problems or loaded is None or goals is None or space is None:
+        raise ConfigError(label, problems)
+    resolved = config.model_copy(update={"threads": threads, "objectives": goals.objectives})
+    return Prepared(resolved, folder, loaded, space, pipeline, goals, _facts(loaded, threads))
+
+
+def prepare_stored(study: Study) -> Prepared:
+    """A stored study's config with its task loaded again; the space is the stored one."""
+    stored = dict(study.config)
+    folder = Path(stored.pop("folder"))
+    label = f"study {study.name}"
+    config, problems = parse_config(stored)
+    if config is None or problems:
+        raise ConfigError(label, problems)
+    loaded = _loaded_task(config, folder, study.facts["threads"], problems)
+    pipeline = _pipeline(config, folder, problems)
+    make_strategy(config, folder, problems)
+    if problems or loaded is None:
+        raise ConfigError(label, problems)
+    if loaded.fingerprint != study.task_fingerprint:
+        raise TaskChanged(
+            f"the task {config.task!r} in {folder} is not the one that study {study.name!r} was"
+            " created with (its files, options, weights or data differ); restore it, or start a"
+            " new study with `naslite run`"
+        )
+    space = Space.from_json(study.space)
+    goals = Goals.of_config(study.config)
+    return Prepared(config, folder, loaded, space, pipeline, goals, dict(study.facts))
+
+
+def _loaded_task(
+    config: StudyConfig, folder: Path, threads: int, problems: list[Problem]
+) -> LoadedTask | None:
+    if any(problem.path.startswith("task") for problem in problems):
+        return None
+    import torch
+
+    from .task import TaskProblems, load_task
+
+    torch.set_num_threads(threads)  # a task may train its model when it is loaded
+    try:
+        return load_task(config.task, config.task_options, folder)
+    except TaskProblems as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> tuple[Step, ...]:
+    steps = []
+    for position, entry in enumerate(config.pipeline):
+        (name,) = entry
+        try:
+            found = load("compressor", "compressors", name, compressors.BUILTIN, folder)
+            steps.append(Step(name.rpartition(":")[2], found()))
+        except NasliteError as error:
+            problems.append(Problem(f"pipeline.{position}", str(error)))
+    for position, (step, following) in enumerate(pairwise(steps)):
+        if following.changes_model and not step.changes_model:
+            problems.append(
+                Problem(
+                    f"pipeline.{position + 1}",
+                    f"{following.name!r} changes the model, so it must stand before"
+                    f" {step.name!r}, which changes the exported file",
+                )
+            )
+    return tuple(steps)
+
+
+def _resolved_space(
+    config: StudyConfig, folder: Path, loaded: LoadedTask | None, problems: list[Problem]
+) -> tuple[tuple[Step, ...], Space | None]:
+    before = len(problems)
+    pipeline = _pipeline(config, folder, problems)
+    if len(problems) > before:
+        return pipeline, None
+    knobs = []
+    for position, (step, entry) in enumerate(zip(pipeline, config.pipeline, strict=True)):
+        (specs,) = entry.values()
+        path = f"pipeline.{position}.{next(iter(entry))}"
+        model, task = (loaded.model, loaded.task) if loaded else (None, None)
+        try:
+            declared = step.compressor.knobs(model, task)  # type: ignore[arg-type]
+        except Exception as error:
+            if loaded is not None:
+                problems.append(Problem(path, f"{type(error).__name__}: {error}"))
+            continue  # without a model, only knobs that do not depend on it can be checked
+        known = [knob.name for knob in declared]
+        for name in specs:
+            if name not in known:
+                problems.append(Problem(f"{path}.{name}", unknown_name("knob", name, known)))
+        for knob in declared:
+            try:
+                knobs.append(_prefixed(knob.resolve(specs.get(knob.name)), step.name))
+            except SpaceError as error:
+                parts = (path, knob.name, error.path)
+                problems.append(Problem(".".join(p for p in parts if p), str(error)))
+    try:
+        return pipeline, Space(knobs) if len(problems) == before else None
+    except SpaceError as error:
+        problems.append(Problem("pipeline", str(error)))
+        return pipeline, None
+
+
+def _prefixed(knob: Knob, name: str) -> Knob:
+    when = knob.active_when
+    if when is not None:
+        when = replace(when, knob=f"{name}.{when.knob}")
+    return replace(knob, name=f"{name}.{knob.name}", active_when=when)
+
+
+def make_strategy(config: StudyConfig, folder: Path, problems: list[Problem]) -> Strategy | None:
+    options = config.strategy.model_extra or {}
+    try:
+        found = load("strategy", "strategies", config.strategy.name, strategies.BUILTIN, folder)
+    except NasliteError as error:
+        problems.append(Problem("strategy.name", str(error)))
+        return None
+    known = list(inspect.signature(found).parameters)
+    unknown = [name for name in options if name not in known]
+    for name in unknown:
+        problems.append(Problem(f"strategy.{name}", unknown_name("option", name, known)))
+    if unknown:
+        return None
+    try:
+        strategy: Strategy = found(**options)
+    except (TypeError, ValueError) as error:
+        problems.append(Problem("strategy", str(error)))
+        return None
+    if not isinstance(strategy, Strategy):
+        problems.append(Problem("strategy.name", f"{found.__name__} must define propose()"))
+    return strategy
+
+
+def make_runtime(config: StudyConfig, folder: Path) -> Runtime:
+    runtime: Runtime = load("runtime", "runtimes", config.runtime.name, runtimes.BUILTIN, folder)()
+    return runtime
+
+
+def _runtime_matches(
+    config: StudyConfig, folder: Path, pipeline: tuple[Step, ...], problems: list[Problem]
+) -> None:
+    try:
+        runtime = make_runtime(config, folder)
+    except NasliteError as error:
+        problems.append(Problem("runtime.name", str(error)))
+        return
+    for position, step in enumerate(pipeline):
+        formats = getattr(step.compressor, "formats", None)
+        if formats is not None and runtime.format not in formats:
+            problems.append(
+                Problem(
+                    f"pipeline.{position}",
+                    f"{step.name!r} works on {', '.join(sorted(formats))} files, but runtime"
+                    f" {config.runtime.name!r} writes {runtime.format}",
+                )
+            )
+
+
+def _goals(
+    config: StudyConfig, loaded: LoadedTask | None, problems: list[Problem]
+) -> Goals | None:
+    if loaded is None:
+        return None
+    score_name = loaded.task.score_name
+    better = "maximize" if loaded.task.higher_is_better else "minimize"
+    default = {score_name: better, "latency_ratio": "minimize"}
+    objectives = dict(config.objectives) or default
+    known = metric_names(score_name, config.runtime.batch_sizes)
+    goals = Goals.of_config({"objectives": objectives, "constraints": config.constraints})
+    for name in goals.objectives:
+        if name not in known:
+            problems.append(Problem(f"objectives.{name}", unknown_name("metric", name, known)))
+    for position, constraint in enumerate(goals.constraints):
+        if constraint.name not in known:
+            problems.append(
+                Problem(f"constraints.{position}", unknown_name("metric", constraint.name, known))
+            )
+    return goals
+
+
+def _facts(loaded: LoadedTask, threads: int) -> dict[str, Any]:
+    return {
+        "score_name": loaded.task.score_name,
+        "higher_is_better": loaded.task.higher_is_better,
+        "threads": threads,
+        "versions": library_versions(),
+        **cpu_facts(),
+    }

@@ -1,0 +1,109 @@
+"""ONNX graphs: removing what must not ship, and counting parameters and MACs."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+MATMULS = {"MatMul", "MatMulInteger", "Gemm"}
+CONVS = {"Conv", "ConvInteger", "ConvTranspose"}
+
+
+def tidy(path: Path) -> None:
+    """Name nodes by their module and drop the exporter's metadata, in place.
+
+    The dynamo exporter writes stack traces with paths of this machine into every node: they leak,
+    and they make the file's hash depend on where things are installed.
+    """
+    model = onnx.load(path, load_external_data=False)
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        name = f"{_module_path(node) or 'model'}/{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        _strip(node)
+    for part in (model, model.graph, *model.graph.value_info, *model.graph.initializer):
+        _strip(part)
+    for part in (*model.graph.input, *model.graph.output, *model.functions):
+        _strip(part)
+    del model.graph.value_info[:]  # runtimes infer them again
+    onnx.save(model, path)
+
+
+def count_work(path: Path) -> dict[str, float]:
+    """`parameters`: elements of all weights and biases of the graph, without the scales and zero
+    points of quantization and without integers that only describe shapes.
+    `macs`: multiply-accumulates of convolutions and matrix products for one sample.
+    """
+    model = onnx.load(path, load_external_data=True)
+    constants = {t.name: t for t in model.graph.initializer}
+    weights = {name: tuple(t.dims) for name, t in constants.items() if _is_weight(t)}
+    for node in model.graph.node:
+        if node.op_type in QUANTIZERS:
+            for name in node.input[1:]:
+                weights.pop(name, None)
+        elif node.op_type in ("ConvInteger", "MatMulInteger"):
+            for name in node.input[2:]:
+                weights.pop(name, None)
+    for name in list(weights):
+        if name.endswith(("_scale", "_zero_point")):  # of dynamic quantization
+            del weights[name]
+    return {
+        "parameters": float(sum(math.prod(shape) for shape in weights.values())),
+        "macs": float(_count_macs(model)),
+    }
+
+
+def _module_path(node: onnx.NodeProto) -> str:
+    for prop in node.metadata_props:
+        if prop.key == SCOPES:
+            scopes = ast.literal_eval(prop.value)
+            return str(scopes[-2]) if len(scopes) > 1 else ""
+    return str(node.name).strip("/").rpartition("/")[0].replace("/", ".")
+
+
+def _strip(part: Any) -> None:
+    if hasattr(part, "metadata_props"):
+        del part.metadata_props[:]
+    if hasattr(part, "doc_string"):
+        part.doc_string = ""
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    integers = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+    return tensor.data_type not in integers
+
+
+def _count_macs(model: onnx.ModelProto) -> int:
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim in dims:
+            if dim.dim_param:  # the batch, and lengths that are free
+                dim.ClearField("dim_param")
+                dim.dim_value = 1
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    graph = inferred.graph
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(dim.dim_value or 1 for dim in dims)
+    total = 0
+    for node in graph.node:
+        if node.op_type in CONVS:
+            weight, output = shapes.get(node.input[1], ()), shapes.get(node.output[0], ())
+            spatial = shapes.get(node.input[0], ()) if node.op_type == "ConvTranspose" else output
+            positions = math.prod(spatial[2:]) * (spatial[0] if spatial else 0)
+            total += positions * math.prod(weight)
+        elif node.op_type in MATMULS:
+            inner = shapes.get(node.input[0], ())
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            length = inner[0 if transposed else -1] if inner else 0
+            total += math.prod(shapes.get(node.output[0], (0,))) * length
+    return total

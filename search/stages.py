@@ -1,0 +1,107 @@
+"""The stages of a trial: which compressors run with which options, and their cache keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compressors.base import ArtifactCompressor, ModelCompressor
+from strategies.space import Candidate, Space
+
+from .environment import library_versions
+from .runtimes.base import Runtime
+
+EXPORT = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of the pipeline: a compressor under its name in the config."""
+
+    name: str
+    compressor: ModelCompressor | ArtifactCompressor
+
+    @property
+    def changes_model(self) -> bool:
+        return isinstance(self.compressor, ModelCompressor)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One compressor applied with its options, or the export (`step` None).
+
+    Args:
+        key: SHA-256 over everything that determines the result; equal keys, equal bytes.
+    """
+
+    name: str
+    step: Step | None
+    options: Mapping[str, Any]
+    key: str
+
+    @property
+    def changes_model(self) -> bool:
+        return self.step is not None and self.step.changes_model
+
+    @property
+    def compressor(self) -> Any:
+        """The compressor of a stage that is not the export."""
+        assert self.step is not None
+        return self.step.compressor
+
+    @property
+    def seed(self) -> int:
+        """The stage's own seed: the same stage gives the same bytes in any trial, any order."""
+        return int(self.key[:15], 16)
+
+
+def plan(
+    candidate: Candidate, space: Space, pipeline: Iterable[Step], runtime: Runtime, root_key: str
+) -> list[Stage]:
+    """The stages of a candidate in order; compressors at their neutral values are left out."""
+    steps = [s for s in pipeline if not space.is_neutral(candidate, f"{s.name}.")]
+    stages: list[Stage] = []
+    key = root_key
+    for step in (s for s in steps if s.changes_model):
+        stages.append(_stage(key, step, candidate))
+        key = stages[-1].key
+    versions = library_versions(runtime.libraries)
+    key = _key(key, EXPORT, type(runtime).__name__, runtime.version, {}, versions)
+    stages.append(Stage(EXPORT, None, {}, key))
+    for step in (s for s in steps if not s.changes_model):
+        stages.append(_stage(key, step, candidate))
+        key = stages[-1].key
+    return stages
+
+
+def root_key(
+    weights: str, task_fingerprint: str, seed: int, threads: int, cpu_capability: str
+) -> str:
+    """The key of the uncompressed model.
+
+    Training on a CPU is bit-reproducible for one number of threads and one instruction set.
+    """
+    torch = library_versions(["torch"])
+    return _key(weights, task_fingerprint, seed, threads, cpu_capability, torch)
+
+
+def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
+    prefix = f"{step.name}."
+    options = {k.removeprefix(prefix): v for k, v in candidate.items() if k.startswith(prefix)}
+    compressor = step.compressor
+    versions = library_versions(compressor.libraries)
+    name = f"{type(compressor).__module__.rpartition('.')[2]}.{type(compressor).__qualname__}"
+    return Stage(
+        step.name,
+        step,
+        options,
+        _key(parent, step.name, name, compressor.version, options, versions),
+    )
+
+
+def _key(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,204 @@
+"""Loading a user's task, checking it, and its fingerprint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compressors.base import Task
+
+from .errors import NasliteError, Problem
+from .registry import is_file_reference, load_reference
+
+if TYPE_CHECKING:
+    from torch import nn
+
+REQUIRED = ("model", "train_batches", "calibration_batches", "eval_batches")
+SPLITS = ("train_batches", "calibration_batches", "eval_batches", "audit_batches")
+OUR_PACKAGES = ("search", "strategies", "compressors", "storage")
+SAMPLED_FROM = 64  # batches at the head of a split, of which the fingerprint reads four
+
+
+class TaskProblems(NasliteError):
+    """What is wrong with a task."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
+    """A task that was imported, built and run once.
+
+    Args:
+        model: The uncompressed model, in eval mode; never to be changed.
+        weights: SHA-256 of its weights.
+        fingerprint: SHA-256 over the task's files, options, weights and samples of its data.
+        inputs: Model inputs of the first evaluation batch.
+    """
+
+    task: Task
+    model: nn.Module
+    weights: str
+    fingerprint: str
+    inputs: Any
+
+    def fresh_model(self) -> nn.Module:
+        return copy.deepcopy(self.model)
+
+
+def load_task(reference: str, options: Mapping[str, Any], folder: Path) -> LoadedTask:
+    """Import a task, build its model, and run one evaluation batch through it.
+
+    Args:
+        reference: `file.py:Class` relative to `folder`, or `package.module:Class`.
+
+    Raises:
+        TaskProblems: All that could be found wrong with it.
+    """
+    task = _construct(reference, options, folder)
+    from compressors.training import seeded
+
+    with seeded(0):
+        model = _built_model(task)
+        inputs = _check_one_batch(task, model)
+        from compressors.inspect import weights_digest
+
+        weights = weights_digest(model)
+        fingerprint = _fingerprint(task, reference, options, folder, weights)
+    return LoadedTask(task, model, weights, fingerprint, inputs)
+
+
+def _construct(reference: str, options: Mapping[str, Any], folder: Path) -> Task:
+    try:
+        found = load_reference(reference, folder)
+    except NasliteError as error:
+        raise TaskProblems(Problem("task", str(error))) from error
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise TaskProblems(
+            Problem("task", f"must be a subclass of compressors.base.Task, got {found!r}")
+        )
+    missing = [name for name in REQUIRED if getattr(found, name) is getattr(Task, name)]
+    if missing:
+        raise TaskProblems(
+            *(Problem("task", f"{found.__name__} must define {name}()") for name in missing)
+        )
+    try:
+        return found(**options)
+    except Exception as error:
+        raise TaskProblems(
+            Problem("task_options", f"{found.__name__}(**task_options) failed: {_short(error)}")
+        ) from error
+
+
+def _built_model(task: Task) -> nn.Module:
+    from torch import nn
+
+    model = _call("model()", task.model)
+    if not isinstance(model, nn.Module):
+        raise TaskProblems(
+            Problem("task", f"model() must return a torch.nn.Module, got {type(model).__name__}")
+        )
+    return copy.deepcopy(model).eval()
+
+
+def _check_one_batch(task: Task, model: nn.Module) -> Any:
+    """Run one batch of each split through the task's methods; returns evaluation inputs."""
+    import torch
+
+    from compressors.inspect import forward, tensors_in
+
+    for split in ("train_batches", "calibration_batches", "eval_batches"):
+        batch = _call(f"{split}()", partial(_first, getattr(task, split)))
+        inputs = _call(f"inputs() of {split}()", partial(task.inputs, batch))
+    if not list(tensors_in(inputs)):
+        raise TaskProblems(
+            Problem("task", f"inputs() must give torch tensors, got {type(inputs).__name__}")
+        )
+    with torch.no_grad():
+        outputs = _call("the model on the first evaluation batch", partial(forward, model, inputs))
+    arrays = tuple(tensor.numpy() for tensor in tensors_in(outputs))
+    given = arrays[0] if len(arrays) == 1 else arrays
+    records = _call("records()", lambda: np.asarray(task.records(given, batch)))
+    score = _call("score()", lambda: float(task.score(records)))
+    if not np.isfinite(score):
+        raise TaskProblems(Problem("task", f"score() must be finite, got {score}"))
+    return inputs
+
+
+def _first(batches: Callable[[], Iterable[Any]]) -> Any:
+    for batch in batches():
+        return batch
+    raise ValueError("it gave no batch")
+
+
+def _call(what: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise TaskProblems(Problem("task", f"{what} failed: {_short(error)}")) from error
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _fingerprint(
+    task: Task, reference: str, options: Mapping[str, Any], folder: Path, weights: str
+) -> str:
+    digest = hashlib.sha256()
+    for path in _own_files(task, reference, folder):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(json.dumps(options, sort_keys=True, default=repr).encode())
+    digest.update(weights.encode())
+    for split in SPLITS:
+        digest.update(split.encode())
+        batches = getattr(task, split)()
+        if batches is not None:
+            _digest_batches(digest, batches)
+    return digest.hexdigest()
+
+
+def _own_files(task: Task, reference: str, folder: Path) -> list[Path]:
+    """The task's file and the modules beside it that it imported."""
+    own = sys.modules[type(task).__module__]
+    assert own.__file__ is not None
+    main = Path(own.__file__)
+    if not is_file_reference(reference):
+        return [main]
+    paths = {main}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name.split(".")[0] in OUR_PACKAGES or name.startswith("_naslite_"):
+            continue
+        path = Path(file)
+        inside = main.parent in path.parents and "site-packages" not in path.parts
+        if inside and path.is_file():
+            paths.add(path)
+    return sorted(paths)
+
+
+def _digest_batches(digest: Any, batches: Iterable[Any]) -> None:
+    """The first and a seeded sample of the batches at the head of a split."""
+    from compressors.inspect import tensor_bytes, tensors_in
+
+    rng = np.random.default_rng(0)
+    chosen = {0, *rng.choice(np.arange(1, SAMPLED_FROM), size=3, replace=False).tolist()}
+    for position, batch in enumerate(batches):
+        if position in chosen:
+            for tensor in tensors_in(batch):
+                digest.update(f"{position}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
+                digest.update(tensor_bytes(tensor))
+        if position >= max(chosen):
+            break

@@ -1,0 +1,49 @@
+"""What happened? Studies, trials and measurements in SQL; artifacts and cached stages as files."""
+
+from __future__ import annotations
+
+from .errors import (
+    CorruptFiles,
+    ForeignDatabase,
+    NameTaken,
+    NoStore,
+    StoreError,
+    StudyBusy,
+    UnknownStudy,
+    UnknownTrial,
+)
+from .records import (
+    Artifact,
+    File,
+    Measurement,
+    NewStudy,
+    Outcome,
+    Request,
+    StageRun,
+    Study,
+    StudySummary,
+    Trial,
+)
+from .store import Store
+
+__all__ = [
+    "Artifact",
+    "CorruptFiles",
+    "File",
+    "ForeignDatabase",
+    "Measurement",
+    "NameTaken",
+    "NewStudy",
+    "NoStore",
+    "Outcome",
+    "Request",
+    "StageRun",
+    "Store",
+    "StoreError",
+    "Study",
+    "StudyBusy",
+    "StudySummary",
+    "Trial",
+    "UnknownStudy",
+    "UnknownTrial",
+]

@@ -1,0 +1,164 @@
+"""Opening a database: by URL, checked to be ours before a byte of it changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from .errors import ForeignDatabase, NoStore, StoreError
+from .schema import SCHEMA_VERSION, metadata, schema_version
+
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+BUSY_TIMEOUT_S = 30
+
+
+def parse_url(text: str) -> URL:
+    """The URL with our driver.
+
+    Raises:
+        StoreError: Not a URL, or a database other than SQLite and PostgreSQL.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise StoreError(
+            f"the store must be a URL such as sqlite:///naslite.db, got {text!r}"
+        ) from None
+    backend = url.get_backend_name()
+    if backend not in DRIVERS:
+        known = ", ".join(DRIVERS)
+        raise StoreError(f"the store must be one of {known}, got {backend!r} in {text!r}")
+    return url.set(drivername=DRIVERS[backend])
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file behind a URL; None for a server or a database in memory."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
+
+
+def connect(url: URL, *, create: bool) -> Engine:
+    """An engine on a database that is ours; `create` makes the tables in an empty one.
+
+    Raises:
+        NoStore: There is nothing at this address and `create` is False.
+        ForeignDatabase: It holds something else, or another schema version.
+        StoreError: The folder cannot be written or the server cannot be reached.
+    """
+    path = sqlite_file(url)
+    if path is not None:
+        _check_path(path, create=create)
+    engine = _engine(url)
+    shown = url.render_as_string(hide_password=True)
+    try:
+        version = _version(engine, shown)
+        if version is None:
+            if not create:
+                raise NoStore(f"no study is stored at {shown}; `naslite run CONFIG` starts one")
+            _create(engine)
+    except OperationalError as error:
+        engine.dispose()
+        raise StoreError(f"cannot open the store {shown}: {_first_line(error)}") from None
+    except DatabaseError as error:
+        engine.dispose()
+        raise ForeignDatabase(
+            f"{shown} is not a naslite database ({_first_line(error)}); choose another path"
+        ) from None
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise StoreError(f"cannot open the store {shown}: {_first_line(error)}") from None
+    except StoreError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def check_writable(path: Path) -> None:
+    """Check that an SQLite file can be made or written, without touching it.
+
+    Raises:
+        StoreError
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise StoreError(f"the store's folder {folder} does not exist; make it or use --store")
+    for target in (path, folder):  # SQLite writes its journal beside the file
+        if target.exists() and not os.access(target, os.W_OK):
+            raise StoreError(f"the store needs to write to {target}; choose another with --store")
+
+
+def _check_path(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        raise StoreError(f"the store must be a file, but {path} is a folder; name a file in it")
+    if create:
+        check_writable(path)
+    elif not path.exists():
+        raise NoStore(f"no study is stored at {path}; `naslite run CONFIG` starts one")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError:
+            raise StoreError(
+                "a PostgreSQL store needs psycopg: pip install 'naslite[postgres]'"
+            ) from None
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    if sqlite_file(url) is None:
+        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    engine = create_engine(url, **options)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        # These two leave no trace in the file; WAL, which does, is set when we create it.
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+def _version(engine: Engine, shown: str) -> int | None:
+    """The schema version; None in an empty database."""
+    with engine.connect() as connection:
+        names = inspect(connection).get_table_names()
+        if not names:
+            return None
+        if schema_version.name not in names:
+            raise ForeignDatabase(
+                f"{shown} is not a naslite database (it holds {', '.join(sorted(names)[:3])});"
+                " choose another path"
+            )
+        version = connection.execute(select(schema_version.c.version)).scalar_one()
+    if version > SCHEMA_VERSION:
+        raise ForeignDatabase(
+            f"{shown} was written by a newer naslite (schema {version}, this one knows"
+            f" {SCHEMA_VERSION}); upgrade naslite or choose another store"
+        )
+    if version < SCHEMA_VERSION:
+        raise ForeignDatabase(
+            f"{shown} was written by an older naslite (schema {version}, this one needs"
+            f" {SCHEMA_VERSION}); choose another store"
+        )
+    return int(version)
+
+
+def _create(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
+
+
+def _first_line(error: Exception) -> str:
+    origin = getattr(error, "orig", None) or error
+    return str(origin).strip().splitlines()[0] if str(origin).strip() else type(error).__name__

@@ -1,0 +1,172 @@
+"""The rows of the store as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+TRIAL_STATES = ("queued", "running", "complete", "refused", "stopped", "failed")
+ENDED_STATES = ("complete", "refused", "stopped", "failed")
+STUDY_STATES = ("running", "interrupted", "stopped", "finished", "failed")
+REQUESTS = ("stop", "extend", "enqueue")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file set that a runtime loads, named by the SHA-256 of its manifest."""
+
+    sha256: str
+    format: str
+    size_bytes: int
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One metric of one artifact.
+
+    Args:
+        low: Lower end of a 95 % confidence interval, where one is known.
+        high: Its upper end.
+        n: Samples, or repetitions of a timing, behind the value.
+    """
+
+    metric: str
+    value: float
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage of a trial: which compressor, its options, and whether its result was cached.
+
+    Args:
+        seconds: What it cost in this trial.
+        note: What a person should know, such as a fallback that was taken.
+    """
+
+    name: str
+    key: str
+    options: Mapping[str, Any]
+    seconds: float
+    cached: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended.
+
+    Args:
+        state: complete, refused, stopped or failed.
+        cause: One line, for every state but complete.
+        reused_from: The trial whose measurements were taken over, the files being identical.
+    """
+
+    state: str
+    cause: str = ""
+    stages: tuple[StageRun, ...] = ()
+    artifact: Artifact | None = None
+    measurements: tuple[Measurement, ...] = ()
+    seconds: float = 0.0
+    reused_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    number: int
+    state: str
+    candidate: Mapping[str, Any]
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    cause: str = ""
+    stages: tuple[StageRun, ...] = ()
+    artifact: Artifact | None = None
+    measurements: tuple[Measurement, ...] = ()
+    seconds: float = 0.0
+    reused_from: int | None = None
+    created_at: float = 0.0
+    finished_at: float | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {m.metric: m.value for m in self.measurements}
+
+
+@dataclass(frozen=True, slots=True)
+class NewStudy:
+    """What a study is created from; everything that resuming it needs.
+
+    Args:
+        config: The resolved config, JSON.
+        space: The resolved space, JSON.
+        facts: What was true at creation: threads, library versions, CPU, score name...
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    space: list[dict[str, Any]]
+    task_fingerprint: str
+    seed: int
+    trials: int
+    minutes: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A stored study.
+
+    Args:
+        trials: The budget: trials without the baseline.
+        minutes: The budget in minutes of work, all sessions together.
+        seconds: Work done so far.
+        memo: What the strategy stored with the study.
+        owner: The controller that runs it, `host/pid/token`; empty if none.
+    """
+
+    id: int
+    name: str
+    state: str
+    cause: str
+    config: Mapping[str, Any]
+    space: list[dict[str, Any]]
+    task_fingerprint: str
+    seed: int
+    trials: int
+    minutes: float | None
+    facts: Mapping[str, Any]
+    memo: Mapping[str, Any]
+    seconds: float
+    owner: str
+    lease_until: float
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """A line of `naslite ls`: a study and how many trials are in each state."""
+
+    study: Study
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks of a running controller."""
+
+    id: int
+    kind: str
+    payload: Mapping[str, Any]

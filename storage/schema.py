@@ -1,0 +1,125 @@
+"""The tables. A change here is a new SCHEMA_VERSION."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+schema_version = Table(
+    "naslite_schema",
+    metadata,
+    Column("version", Integer, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("cause", Text, nullable=False, default=""),
+    Column("config", JSON, nullable=False),
+    Column("space", JSON, nullable=False),
+    Column("task_fingerprint", String(64), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column("minutes", Float),
+    Column("facts", JSON, nullable=False),
+    Column("memo", JSON, nullable=False),
+    Column("seconds", Float, nullable=False, default=0.0),
+    # The lease: who may write (host/pid/token), and until when (Unix seconds).
+    Column("owner", String(200), nullable=False, default=""),
+    Column("lease_until", Float, nullable=False, default=0.0),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("format", String(40), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("files", JSON, nullable=False),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("study_id", ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(20), nullable=False),
+    Column("candidate", JSON, nullable=False),
+    Column("candidate_key", String(64), nullable=False),
+    Column("memo", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False, default=1),
+    Column("cause", Text, nullable=False, default=""),
+    Column("artifact", ForeignKey("artifacts.sha256")),
+    Column("seconds", Float, nullable=False, default=0.0),
+    Column("reused_from", Integer),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Index("ix_trials_artifact", "artifact"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("metric", String(100), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("value", Float(53), nullable=False),
+    Column("unit", String(20), nullable=False, default=""),
+    Column("low", Float(53)),
+    Column("high", Float(53)),
+    Column("n", Integer),
+    ForeignKeyConstraint(
+        ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
+    ),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(100), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("cached", Boolean, nullable=False),
+    Column("note", Text, nullable=False, default=""),
+    ForeignKeyConstraint(
+        ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
+    ),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("handled_at", Float),
+)

@@ -1,0 +1,378 @@
+"""The study store: one transaction per event, one writer per study."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from . import queries, schema
+from .artifacts import ContentStore
+from .database import check_writable, connect, parse_url, sqlite_file
+from .errors import NameTaken, NoStore, StudyBusy, UnknownStudy
+from .records import (
+    ENDED_STATES,
+    REQUESTS,
+    STUDY_STATES,
+    Artifact,
+    NewStudy,
+    Outcome,
+    Request,
+    Study,
+    StudySummary,
+    Trial,
+)
+
+LEASE_S = 60.0
+
+
+class Store:
+    """Studies in a database and their files beside it.
+
+    Every write of a controller names its owner token and changes nothing once another controller
+    has taken the study over (fencing).
+
+    Args:
+        url: sqlite:///PATH, sqlite:// (in memory) or postgresql://...
+        create: Make the tables if the database is empty; False for readers.
+        files: The folder of artifacts and cached stages; default: beside an SQLite file
+            (`naslite.db` -> `naslite.files`), else NASLITE_FILES or `naslite.files`.
+
+    Raises:
+        StoreError: See `storage.errors`.
+    """
+
+    def __init__(self, url: str, *, create: bool = True, files: Path | None = None) -> None:
+        self.url = url
+        self._engine = connect(parse_url(url), create=create)
+        self.artifacts, self.stages = file_stores(files or files_folder(url))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Reading
+
+    def study(self, name: str) -> Study:
+        with self._engine.connect() as connection:
+            found = queries.study_named(connection, name)
+            if found is None:
+                names = [s.study.name for s in queries.summaries(connection)]
+        if found is None:
+            known = ", ".join(names[-10:]) if names else "none yet"
+            raise UnknownStudy(f"unknown study {name!r}; studies in {self.url}: {known}")
+        return found
+
+    def studies(self) -> list[StudySummary]:
+        with self._engine.connect() as connection:
+            return queries.summaries(connection)
+
+    def trials(self, study: Study, *, since: int = 0) -> list[Trial]:
+        with self._engine.connect() as connection:
+            return queries.trials(connection, study.id, since=since)
+
+    def has_study(self, name: str) -> bool:
+        with self._engine.connect() as connection:
+            return queries.study_named(connection, name) is not None
+
+    def requests(self, study: Study) -> list[Request]:
+        """What was asked of the study's controller and not handled yet, the oldest first."""
+        with self._engine.connect() as connection:
+            return queries.open_requests(connection, study.id)
+
+    def is_live(self, study: Study) -> bool:
+        """Whether a controller runs the study, as far as its lease and its process tell."""
+        holds = bool(study.owner) and study.lease_until > time.time()
+        return holds and _is_alive(study.owner)
+
+    # Requests of others
+
+    def add_request(self, study: Study, kind: str, payload: Mapping[str, Any] = {}) -> None:
+        assert kind in REQUESTS, kind
+        with self._engine.begin() as connection:
+            connection.execute(
+                insert(schema.requests).values(
+                    study_id=study.id, kind=kind, payload=dict(payload), created_at=time.time()
+                )
+            )
+
+    def remove(self, name: str) -> list[str]:
+        """Delete a study and the artifacts that no other study uses; returns their SHA-256s.
+
+        Raises:
+            UnknownStudy, StudyBusy
+        """
+        study = self.study(name)
+        with self._engine.begin() as connection:
+            _take_over(connection, study, new_owner())
+            connection.execute(delete(schema.studies).where(schema.studies.c.id == study.id))
+            unused = queries.unused_artifacts(connection)
+            connection.execute(
+                delete(schema.artifacts).where(schema.artifacts.c.sha256.in_(unused))
+            )
+        for sha256 in unused:
+            self.artifacts.remove(sha256)
+        return unused
+
+    # The controller's events
+
+    def create_study(self, new: NewStudy, owner: str) -> Study:
+        """Store a new study, owned by `owner`.
+
+        Raises:
+            NameTaken: A study of this name exists.
+        """
+        now = time.time()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    insert(schema.studies).values(
+                        **asdict(new),
+                        state="running",
+                        memo={},
+                        owner=owner,
+                        lease_until=now + LEASE_S,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+        except IntegrityError:
+            raise NameTaken(name_taken(new.name)) from None
+        return self.study(new.name)
+
+    def claim(self, study: Study, owner: str) -> None:
+        """Make `owner` the only one who may write to the study.
+
+        Raises:
+            StudyBusy: A live controller owns it.
+        """
+        with self._engine.begin() as connection:
+            _take_over(connection, study, owner)
+
+    def renew(self, study: Study, owner: str) -> None:
+        """Prolong the lease."""
+        with self._fenced(study, owner):
+            pass
+
+    def release(self, study: Study, owner: str, state: str, cause: str = "") -> None:
+        """Give the study up in a state, so that another controller may claim it at once."""
+        assert state in STUDY_STATES, state
+        with self._fenced(study, owner) as connection:
+            _update_study(connection, study, owner="", lease_until=0.0, state=state, cause=cause)
+
+    def set_budget(self, study: Study, owner: str, trials: int, minutes: float | None) -> None:
+        with self._fenced(study, owner) as connection:
+            _update_study(connection, study, trials=trials, minutes=minutes)
+
+    def handle_request(self, study: Study, owner: str, request: Request) -> None:
+        with self._fenced(study, owner) as connection:
+            table = schema.requests
+            connection.execute(
+                update(table).where(table.c.id == request.id).values(handled_at=time.time())
+            )
+
+    def propose(
+        self,
+        study: Study,
+        owner: str,
+        number: int,
+        candidate: Mapping[str, Any],
+        candidate_key: str,
+        *,
+        memo: Mapping[str, Any] = {},
+        study_memo: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a proposal with its memos, before anything of it is evaluated."""
+        with self._fenced(study, owner) as connection:
+            connection.execute(
+                insert(schema.trials).values(
+                    study_id=study.id,
+                    number=number,
+                    state="running",
+                    candidate=dict(candidate),
+                    candidate_key=candidate_key,
+                    memo=dict(memo),
+                    created_at=time.time(),
+                )
+            )
+            if study_memo is not None:
+                _update_study(connection, study, memo=dict(study_memo))
+
+    def restart(self, study: Study, owner: str, number: int) -> None:
+        """Count one more attempt at a trial that did not end."""
+        with self._fenced(study, owner) as connection:
+            table = schema.trials
+            connection.execute(
+                update(table)
+                .where(table.c.study_id == study.id, table.c.number == number)
+                .values(state="running", attempt=table.c.attempt + 1)
+            )
+
+    def finish(self, study: Study, owner: str, number: int, outcome: Outcome) -> None:
+        """Store how a trial ended: state, stages, artifact and measurements, all or nothing.
+
+        Raises:
+            ValueError: A measurement is not finite.
+        """
+        assert outcome.state in ENDED_STATES, outcome.state
+        for m in outcome.measurements:
+            if not all(math.isfinite(x) for x in (m.value, m.low, m.high) if x is not None):
+                raise ValueError(f"a measurement must be finite, got {m}")
+        with self._fenced(study, owner) as connection:
+            if outcome.artifact is not None:
+                _ensure_artifact(connection, outcome.artifact)
+            table = schema.trials
+            changed = connection.execute(
+                update(table)
+                .where(
+                    table.c.study_id == study.id,
+                    table.c.number == number,
+                    table.c.state.in_(("queued", "running")),
+                )
+                .values(
+                    state=outcome.state,
+                    cause=outcome.cause,
+                    artifact=outcome.artifact.sha256 if outcome.artifact else None,
+                    seconds=outcome.seconds,
+                    reused_from=outcome.reused_from,
+                    finished_at=time.time(),
+                )
+            )
+            if changed.rowcount != 1:
+                raise ValueError(f"trial {number} of {study.name!r} is not running")
+            where = {"study_id": study.id, "number": number}
+            _insert_all(connection, schema.stages, where, outcome.stages)
+            _insert_all(connection, schema.measurements, where, outcome.measurements)
+            spent = schema.studies.c.seconds + outcome.seconds
+            _update_study(connection, study, seconds=spent)
+
+    @contextmanager
+    def _fenced(self, study: Study, owner: str) -> Iterator[Connection]:
+        """A transaction that begins by renewing the lease, and fails if it was taken over."""
+        with self._engine.begin() as connection:
+            now = time.time()
+            table = schema.studies
+            changed = connection.execute(
+                update(table)
+                .where(table.c.id == study.id, table.c.owner == owner)
+                .values(lease_until=now + LEASE_S, updated_at=now)
+            )
+            if changed.rowcount != 1:
+                raise StudyBusy(
+                    f"study {study.name!r} was taken over or removed; this controller stops"
+                )
+            yield connection
+
+
+def files_folder(url: str) -> Path:
+    """Where a store keeps its files: beside an SQLite file, else NASLITE_FILES."""
+    path = sqlite_file(parse_url(url))
+    if path is not None:
+        return path.with_suffix(".files").absolute()
+    return Path(os.environ.get("NASLITE_FILES", "naslite.files")).absolute()
+
+
+def file_stores(folder: Path) -> tuple[ContentStore, ContentStore]:
+    """The artifacts and the cached stages in a store's folder."""
+    return ContentStore(folder / "artifacts"), ContentStore(folder / "stages")
+
+
+def check_new_study(url: str, name: str) -> None:
+    """Check, without writing, that a study of this name can be created at this address.
+
+    Raises:
+        StoreError: The name is taken, the database is not ours, or it cannot be written.
+    """
+    path = sqlite_file(parse_url(url))
+    try:
+        store = Store(url, create=False)
+    except NoStore:
+        if path is not None:
+            check_writable(path)
+        return
+    try:
+        if store.has_study(name):
+            raise NameTaken(name_taken(name))
+    finally:
+        store.close()
+    if path is not None:
+        check_writable(path)
+
+
+def new_owner() -> str:
+    """A token of this process that no other controller has."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+
+def name_taken(name: str) -> str:
+    return (
+        f"a study named {name!r} exists; continue it with `naslite resume {name}`"
+        " or choose another --name"
+    )
+
+
+def _take_over(connection: Connection, study: Study, owner: str) -> None:
+    table = schema.studies
+    holder = connection.execute(
+        select(table.c.owner, table.c.lease_until).where(table.c.id == study.id)
+    ).one_or_none()
+    now = time.time()
+    seen, until = holder or ("", 0.0)
+    if seen and until > now and _is_alive(seen):
+        host, pid, _ = seen.split("/")
+        raise StudyBusy(
+            f"study {study.name!r} is being run by process {pid} on {host};"
+            f" `naslite stop {study.name}` ends it after its current trial"
+        )
+    changed = connection.execute(
+        update(table)
+        .where(table.c.id == study.id, table.c.owner == seen)
+        .values(owner=owner, lease_until=now + LEASE_S, updated_at=now, state="running", cause="")
+    )
+    if changed.rowcount != 1:
+        raise StudyBusy(f"study {study.name!r} was just taken by another controller; try again")
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether the owner may still run: certainly not if its process on this host is gone."""
+    host, pid, _ = owner.split("/")
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _update_study(connection: Connection, study: Study, **values: Any) -> None:
+    table = schema.studies
+    connection.execute(update(table).where(table.c.id == study.id).values(**values))
+
+
+def _ensure_artifact(connection: Connection, artifact: Artifact) -> None:
+    table = schema.artifacts
+    known = connection.execute(
+        select(table.c.sha256).where(table.c.sha256 == artifact.sha256)
+    ).one_or_none()
+    if known is None:
+        connection.execute(insert(table).values(**asdict(artifact)))
+
+
+def _insert_all(
+    connection: Connection, table: Any, where: Mapping[str, Any], records: tuple[Any, ...]
+) -> None:
+    rows = [{**where, "position": i, **asdict(record)} for i, record in enumerate(records)]
+    if rows:
+        connection.execute(insert(table), rows)

@@ -1,0 +1,8 @@
+"""Which candidate next? Search strategies and the space they search."""
+
+from __future__ import annotations
+
+# Name in a config -> "module:Class", imported only when a study uses it.
+BUILTIN = {
+    "random": "strategies.random_search:RandomSearch",
+}

@@ -1,0 +1,117 @@
+"""What a strategy is given and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from .space import Candidate, Space, candidate_key
+
+
+class Exhausted(Exception):
+    """Nothing is left to propose; the study ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One visible trial.
+
+    Args:
+        number: 0 is the uncompressed baseline.
+        state: queued, running, complete, refused, stopped or failed.
+        values: One per objective, all minimised; empty unless complete.
+        violations: One per constraint: 0 = met, else how far off relative to its bound.
+        metrics: Every metric by name; empty unless complete.
+        seconds: What the trial cost.
+        memo: What the strategy stored with the trial.
+    """
+
+    number: int
+    candidate: Candidate
+    state: str
+    values: tuple[float, ...] = ()
+    violations: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", candidate_key(self.candidate))
+
+    @property
+    def is_feasible(self) -> bool:
+        return self.state == "complete" and not any(self.violations)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a study ends: after `trials` trials without the baseline or `minutes` of work."""
+
+    trials: int
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a strategy may know: a pure function of stored rows.
+
+    Args:
+        objectives: Metric names; `Observation.values` stand in this order.
+        constraints: Their texts; `Observation.violations` stand in this order.
+        done: Visible trials that ended, by number, the baseline first.
+        pending: Trials proposed but not visible yet: candidate known, outcome not.
+        memo: What the strategy stored with the study.
+    """
+
+    space: Space
+    objectives: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    seed: int = 0
+    budget: Budget = Budget(trials=60)
+    done: Sequence[Observation] = ()
+    pending: Sequence[Observation] = ()
+    memo: Mapping[str, Any] = field(default_factory=dict)
+
+    def seen_keys(self) -> set[str]:
+        """The keys of all visible candidates, pending ones included."""
+        return {trial.key for trial in (*self.done, *self.pending)}
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A canonical candidate, and small JSON to get back with this trial and with the study."""
+
+    candidate: Candidate
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    study_memo: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Chooses candidates. A pure function: no generator of its own, no I/O, no global state.
+
+    A cache inside a strategy is allowed if dropping it changes no proposal.
+    """
+
+    def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:
+        """The candidate of trial `number`.
+
+        None is a barrier: the controller finishes every trial below `number` and asks again with
+        all of them in `view.done`; a second None is an error.
+
+        Raises:
+            Exhausted: Nothing is left to propose.
+        """
+        ...
+
+
+def trial_rng(seed: int, strategy: str, number: int) -> np.random.Generator:
+    """The generator of one proposal, a function of study seed, strategy name and trial number."""
+    digest = hashlib.sha256(f"{seed}/{strategy}/{number}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))

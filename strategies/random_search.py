@@ -1,0 +1,42 @@
+"""Random search without repeats: the reference strategy and the smallest plug-in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import Exhausted, Proposal, View
+from .space import Candidate, candidate_key, random_below
+
+TRIES = 64
+
+
+class RandomSearch:
+    """Draws uniformly over the canonical candidates that are not visible yet.
+
+    Source: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
+    """
+
+    def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
+        seen = view.seen_keys()
+        for _ in range(TRIES):
+            candidate = view.space.sample(rng)
+            if candidate_key(candidate) not in seen:
+                return Proposal(candidate)
+        return Proposal(_unseen(view, rng))
+
+
+def _unseen(view: View, rng: np.random.Generator) -> Candidate:
+    """One of the few candidates left, drawn by rank so that no draw is wasted."""
+    space = view.space
+    if space.size is None:  # 64 repeats in a row on a continuum: its range is a point
+        raise Exhausted("the space has no candidate that was not tried")
+    trials = (*view.done, *view.pending)
+    taken = sorted({space.index(t.candidate) for t in trials if space.contains(t.candidate)})
+    if len(taken) >= space.size:
+        raise Exhausted(f"all {space.size} candidates of the space were tried")
+    rank = random_below(space.size - len(taken), rng)
+    for index in taken:
+        if index > rank:
+            break
+        rank += 1
+    return space.at(rank)
