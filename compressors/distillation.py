@@ -48,7 +48,7 @@ class Distillation:
     ) -> tuple[nn.Module, Recipe]:
         task, teacher = context.task, context.original().eval()
         student = copy.deepcopy(model)
-        alpha, temperature = options["alpha"], options["temperature"]
+        alpha, temperature = float(options["alpha"]), float(options["temperature"])
 
         def loss(outputs: Any, batch: Any) -> torch.Tensor:
             if not isinstance(outputs, torch.Tensor):

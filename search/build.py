@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage import NewStudy, Store, Study
+from storage import NewStudy, Outcome, Store, Study
 from storage.store import check_new_study, file_stores, files_folder, new_owner
 
 from .config import StudyConfig, load_config, parse_config, store_url
@@ -51,10 +51,13 @@ def run(
         raise ConfigError(label, problems)
     url = store_url(store, config)
     check_new_study(url, config.study)
+    observer = observer or Observer()
+    observer.preparing(f"loading task {config.task}")
     prepared = prepare(config, folder, problems, label)
+    observer.preparing("exporting and measuring the uncompressed model")
     stores = file_stores(files_folder(url))
     bench = _workbench(prepared, stores)
-    _build_baseline(bench, label)
+    baseline = _baseline_outcome(bench, label)
     opened = Store(url)
     owner = new_owner()
     study = opened.create_study(
@@ -70,7 +73,7 @@ def run(
         ),
         owner,
     )
-    return _control(opened, study, owner, prepared, bench, observer)
+    return _control(opened, study, owner, prepared, bench, observer, baseline)
 
 
 def resume(
@@ -97,10 +100,12 @@ def resume(
         return StudyResults(opened, name)
     owner = new_owner()
     opened.claim(study, owner)
+    observer = observer or Observer()
     try:
         for request in opened.requests(study):  # meant for a controller that is gone
             opened.handle_request(study, owner, request)
         opened.set_budget(study, owner, *budget)
+        observer.preparing(f"loading task {study.config['task']}")
         prepared = prepare_stored(study)
         bench = _workbench(prepared, (opened.artifacts, opened.stages))
     except BaseException:
@@ -138,7 +143,7 @@ def check(
         raise ConfigError(label, problems)
     prepared = prepare(config, folder, problems, label)
     with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
-        _build_baseline(_workbench(prepared, file_stores(Path(scratch))), label)
+        _baseline_outcome(_workbench(prepared, file_stores(Path(scratch))), label)
     return prepared
 
 
@@ -187,10 +192,14 @@ def _workbench(prepared: Prepared, stores: tuple[Any, Any]) -> Workbench:
     )
 
 
-def _build_baseline(bench: Workbench, label: str) -> None:
-    built = bench.build(bench.space.baseline())
-    if built.artifact is None:
-        raise ConfigError(label, [Problem("task", built.cause)])
+def _baseline_outcome(bench: Workbench, label: str) -> Outcome:
+    """Trial 0, evaluated before its study exists: what cannot work leaves nothing behind."""
+    from .evaluation import evaluate
+
+    outcome = evaluate(bench, bench.space.baseline(), None, lambda sha256: None)
+    if outcome.state != "complete":
+        raise ConfigError(label, [Problem("task", outcome.cause)])
+    return outcome
 
 
 def _control(
@@ -199,7 +208,8 @@ def _control(
     owner: str,
     prepared: Prepared,
     bench: Workbench,
-    observer: Observer | None,
+    observer: Observer,
+    baseline: Outcome | None = None,
 ) -> StudyResults:
     from .controller import Controller
     from .prepare import make_strategy
@@ -215,7 +225,8 @@ def _control(
         strategy_name=prepared.config.strategy.name,
         goals=prepared.goals,
         bench=bench,
-        observer=observer or Observer(),
+        observer=observer,
+        baseline=baseline,
     ).run()
     return StudyResults(store, study.name)
 

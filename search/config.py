@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,13 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-import compressors
-import strategies
-
-from . import runtimes
-from .errors import ConfigError, NasliteError, Problem
+from .errors import ConfigError, Problem
 from .expressions import parse_constraint
-from .registry import check_name, unknown_name
+from .registry import unknown_name
 
 DEFAULT_STORE = "sqlite:///naslite.db"
 DEFAULT_PIPELINE: list[dict[str, dict[str, Any]]] = [
@@ -31,6 +28,20 @@ DEFAULT_PIPELINE: list[dict[str, dict[str, Any]]] = [
     {"distillation": {"epochs": [0, 4]}},
     {"onnx_quantization": {"scheme": ["none", "dynamic", "static"]}},
 ]
+
+
+def _canonical_constraint(text: str) -> str:
+    return str(parse_constraint(text))
+
+
+def _one_compressor(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if len(entry) != 1:
+        raise ValueError(f"an entry must name one compressor, got {sorted(entry)}")
+    return entry
+
+
+Constraint = Annotated[str, AfterValidator(_canonical_constraint)]
+Entry = Annotated[dict[str, dict[str, Any]], AfterValidator(_one_compressor)]
 
 
 class Section(BaseModel):
@@ -47,12 +58,6 @@ class RuntimeConfig(Section):
         min_length=1,
         description="Batch sizes to time; `latency_ms` and `latency_ratio` are of the first.",
     )
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        check_name("runtime", "runtimes", name, runtimes.BUILTIN)
-        return name
 
     @field_validator("batch_sizes")
     @classmethod
@@ -73,12 +78,6 @@ class StrategyConfig(Section):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        check_name("strategy", "strategies", name, strategies.BUILTIN)
-        return name
 
 
 class BudgetConfig(Section):
@@ -104,10 +103,10 @@ class StudyConfig(Section):
         {},
         description="One to three metrics; default: the task's score and `latency_ratio`.",
     )
-    constraints: list[str] = Field(
+    constraints: list[Constraint] = Field(
         [], description="Comparisons of a metric with a number, such as `accuracy_drop <= 0.01`."
     )
-    pipeline: list[dict[str, dict[str, Any]]] = Field(
+    pipeline: list[Entry] = Field(
         DEFAULT_PIPELINE,
         min_length=1,
         description="Compressors in order, each with its knobs: a scalar fixes a knob, a list or"
@@ -133,11 +132,6 @@ class StudyConfig(Section):
             raise ValueError(f"one to three objectives, got {len(objectives)}")
         return objectives
 
-    @field_validator("constraints")
-    @classmethod
-    def _comparisons(cls, constraints: list[str]) -> list[str]:
-        return [str(parse_constraint(text)) for text in constraints]
-
     @field_validator("pipeline", mode="before")
     @classmethod
     def _bare_names(cls, entries: Any) -> Any:
@@ -147,23 +141,13 @@ class StudyConfig(Section):
 
     @field_validator("pipeline")
     @classmethod
-    def _known_compressors(
+    def _no_repeats(
         cls, entries: list[dict[str, dict[str, Any]]]
     ) -> list[dict[str, dict[str, Any]]]:
-        seen = set()
-        for position, entry in enumerate(entries):
-            if len(entry) != 1:
-                raise ValueError(
-                    f"{position}: an entry must name one compressor, got {sorted(entry)}"
-                )
-            (name,) = entry
-            try:
-                check_name("compressor", "compressors", name, compressors.BUILTIN)
-            except NasliteError as error:
-                raise ValueError(f"{position}: {error}") from None
-            if name in seen:
-                raise ValueError(f"{position}: {name!r} stands in the pipeline twice")
-            seen.add(name)
+        names = [name for entry in entries for name in entry]
+        repeated = [name for position, name in enumerate(names) if name in names[:position]]
+        if repeated:
+            raise ValueError(f"a compressor may stand in the pipeline once, got {repeated}")
         return entries
 
 
@@ -195,19 +179,30 @@ def parse_config(raw: Mapping[str, Any]) -> tuple[StudyConfig | None, list[Probl
     """Validate a config.
 
     Returns:
-        The config, and its problems. Sections with problems hold their defaults, so that the rest
+        The config, and its problems. Keys with problems hold their defaults, so that the rest
         can be checked further; None if not even the task is there.
     """
     try:
         return StudyConfig.model_validate(dict(raw)), []
     except ValidationError as error:
         problems = [_problem(dict(details)) for details in error.errors()]
-        wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
-    rest = {key: value for key, value in raw.items() if key not in wrong}
+        wrong = [details["loc"] for details in error.errors()]
     try:
-        return StudyConfig.model_validate(rest), problems
+        return StudyConfig.model_validate(_without(raw, wrong)), problems
     except ValidationError:
         return None, problems
+
+
+def _without(raw: Mapping[str, Any], wrong: list[tuple[int | str, ...]]) -> dict[str, Any]:
+    """The content without the wrong keys; a section that is no mapping goes as a whole."""
+    rest = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for key, *inner in wrong:
+        section = rest.get(str(key))
+        if inner and isinstance(section, dict):
+            section.pop(inner[0], None)
+        else:
+            rest.pop(str(key), None)
+    return rest
 
 
 def store_url(explicit: str | None, config: StudyConfig | None = None) -> str:
@@ -262,10 +257,6 @@ def _problem(details: dict[str, Any]) -> Problem:
     if kind == "missing":
         return Problem(path, "this key is required")
     if kind == "value_error":
-        message = str(details["ctx"]["error"])
-        position, colon, rest = message.partition(": ")
-        if colon and position.isdigit():
-            return Problem(f"{path}.{position}", rest)
-        return Problem(path, message)
+        return Problem(path, str(details["ctx"]["error"]))
     message = details["msg"][0].lower() + details["msg"][1:]
     return Problem(path, f"{message}, got {got!r}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from storage import Outcome, Store, StoreError, Study, Trial
+from storage import Measurement, Outcome, Store, StoreError, Study, Trial
 from strategies.base import (
     Budget,
     Exhausted,
@@ -22,7 +22,7 @@ from strategies.base import (
 from strategies.space import Space, candidate_key
 
 from .errors import BaselineFailed, NasliteError
-from .evaluation import Baseline, Workbench, one_line
+from .evaluation import Baseline, Workbench, evaluate, one_line
 from .goals import Goals
 from .interrupts import Interrupts
 from .observer import Observer
@@ -39,6 +39,7 @@ class Controller:
     Args:
         owner: The token under which the study was created or claimed.
         strategy_name: Part of what each proposal's generator is derived from.
+        baseline: The outcome of trial 0, if it is known already.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Controller:
         goals: Goals,
         bench: Workbench,
         observer: Observer,
+        baseline: Outcome | None = None,
     ) -> None:
         self.store = store
         self.study = study
@@ -66,6 +68,7 @@ class Controller:
         self.memo = dict(study.memo)
         self.seconds = study.seconds
         self.trials = store.trials(study)
+        self._first = baseline
         self._observations: dict[int, Observation] = {}
         self._interrupts = Interrupts()
 
@@ -104,7 +107,7 @@ class Controller:
             self._interrupts.check()
             if self.trials and self.trials[0].state != "complete":
                 raise BaselineFailed(
-                    f"the uncompressed model is {self.trials[0].state}: {self.trials[0].cause}"
+                    f"the uncompressed model cannot be measured: {self.trials[0].cause}"
                 )
             ending = self._ending()
             if ending is not None:
@@ -189,7 +192,11 @@ class Controller:
 
     def _evaluate(self, trial: Trial) -> None:
         self.observer.proposed(trial.number, dict(trial.candidate))
-        outcome = self._known_outcome(trial) or self._outcome(trial)
+        outcome = self._first if trial.number == 0 else self._known_outcome(trial)
+        if outcome is None:
+            outcome = evaluate(
+                self.bench, trial.candidate, self._baseline(trial), self._measured_before
+            )
         self._interrupts.check()
         self.store.finish(self.study, self.owner, trial.number, outcome)
         self.seconds += outcome.seconds
@@ -207,36 +214,6 @@ class Controller:
         self.trials[trial.number] = ended
         self.observer.ended(ended)
 
-    def _outcome(self, trial: Trial) -> Outcome:
-        began = time.perf_counter()
-        built = self.bench.build(trial.candidate)
-        if built.artifact is None:
-            return Outcome(
-                built.state, built.cause, built.stages, seconds=time.perf_counter() - began
-            )
-        same = self._complete_with(artifact=built.artifact.sha256)
-        cause, measured = "", same.measurements if same else ()
-        if same is None:
-            try:
-                measured = self.bench.measure(built.artifact, self._baseline(trial))
-                self._check_goals(measured_names={m.metric for m in measured})
-            except Exception as error:
-                cause = f"measure: {one_line(error)}"
-        return Outcome(
-            state="failed" if cause else "complete",
-            cause=cause,
-            stages=built.stages,
-            artifact=built.artifact,
-            measurements=() if cause else measured,
-            seconds=time.perf_counter() - began,
-            reused_from=same.number if same else None,
-        )
-
-    def _check_goals(self, measured_names: set[str]) -> None:
-        missing = sorted(self.goals.metrics() - measured_names)
-        if missing:
-            raise ValueError(f"metric {missing[0]!r} was not measured")
-
     def _known_outcome(self, trial: Trial) -> Outcome | None:
         """The outcome of an earlier trial with the same candidate: nothing is evaluated twice."""
         key = self._observation(trial).key
@@ -253,10 +230,11 @@ class Controller:
                 )
         return None
 
-    def _complete_with(self, artifact: str) -> Trial | None:
+    def _measured_before(self, artifact: str) -> tuple[int, tuple[Measurement, ...]] | None:
+        """The trial that gave the same bytes, and what was measured on them."""
         for trial in self.trials:
             if trial.state == "complete" and trial.artifact and trial.artifact.sha256 == artifact:
-                return trial
+                return trial.number, trial.measurements
         return None
 
     def _baseline(self, trial: Trial) -> Baseline | None:

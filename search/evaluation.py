@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from compressors.arrays import named_arrays, with_batch_size
 from compressors.base import Context, Recipe, Refused
-from storage import Artifact, Measurement, StageRun
+from storage import Artifact, Measurement, Outcome, StageRun
 from storage.artifacts import ContentStore, describe_artifact
 from strategies.space import Candidate, Space
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 STATE_FILE = "state.safetensors"
+PARITY = 1e-3  # largest difference between a model and its exported file, relative
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,42 @@ class Workbench:
         self, folder: Path | None, facts: dict[str, Any], workdir: Path
     ) -> tuple[list[Path], dict[str, Any]]:
         model = self._restored(folder, facts["recipes"])
-        note = self.runtime.export(model, self.loaded.inputs, workdir / self.runtime.main_file)
+        path = workdir / self.runtime.main_file
+        note = self.runtime.export(model, self.loaded.inputs, path)
+        self._check_parity(model, path)
         return sorted(workdir.iterdir()), {"note": note}
+
+    def _check_parity(self, model: nn.Module, path: Path) -> None:
+        """Compare the exported file with the model it was made from, on evaluation inputs.
+
+        Raises:
+            Refused: They disagree, so the exporter has lost something.
+        """
+        import torch
+
+        from compressors.inspect import forward, tensors_in
+
+        session = self.runtime.load(path, threads=self.session_threads)
+        with torch.no_grad():
+            wanted = list(tensors_in(forward(model, self.loaded.inputs)))
+        try:
+            given = session(named_arrays(self.loaded.inputs, session.input_names))
+        except Exception as error:
+            raise Refused(f"the exported file does not run ({one_line(error)})") from error
+        arrays = given if isinstance(given, tuple) else (given,)
+        for tensor, array in zip(wanted, arrays, strict=False):
+            expected = tensor.numpy()
+            scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+            if array.shape != expected.shape:
+                raise Refused(
+                    f"the exported file gives shape {array.shape}, the model {expected.shape}"
+                )
+            off = float(np.abs(array - expected).max(initial=0.0)) / scale
+            if not off <= PARITY:
+                raise Refused(
+                    f"the exported file disagrees with the model by {off:.2g} of its largest"
+                    f" output (at most {PARITY:g} is allowed): the exporter lost something"
+                )
 
     def _compress_artifact(
         self, stage: Stage, folder: Path, workdir: Path
@@ -229,6 +264,41 @@ class Workbench:
             session = self.runtime.load(self.main_path(artifact), threads=self.session_threads)
             self._baseline_session = artifact.sha256, session
         return self._baseline_session[1]
+
+
+def evaluate(
+    bench: Workbench,
+    candidate: Candidate,
+    baseline: Baseline | None,
+    measured_before: Callable[[str], tuple[int, tuple[Measurement, ...]] | None],
+) -> Outcome:
+    """Build and measure one candidate; whatever goes wrong is the outcome.
+
+    Args:
+        baseline: None if the candidate is the baseline.
+        measured_before: For the SHA-256 of an artifact, the trial that measured it and what it
+            measured; identical files are not measured twice.
+    """
+    began = time.perf_counter()
+    built = bench.build(candidate)
+    state, cause = built.state, built.cause
+    reused: tuple[int | None, tuple[Measurement, ...]] | None = None
+    measured: tuple[Measurement, ...] = ()
+    if built.artifact is not None:
+        reused = measured_before(built.artifact.sha256)
+        try:
+            measured = reused[1] if reused else bench.measure(built.artifact, baseline)
+        except Exception as error:
+            state, cause = "failed", f"measure: {one_line(error)}"
+    return Outcome(
+        state=state,
+        cause=cause,
+        stages=built.stages,
+        artifact=built.artifact,
+        measurements=measured,
+        seconds=time.perf_counter() - began,
+        reused_from=reused[0] if reused else None,
+    )
 
 
 def one_line(error: BaseException) -> str:

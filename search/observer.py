@@ -8,6 +8,9 @@ from storage import Study, Trial
 class Observer:
     """Called by the controller as a study goes on; override what you need."""
 
+    def preparing(self, what: str) -> None:
+        """Something that may take a while begins before the study starts."""
+
     def started(self, study: Study, trials: list[Trial]) -> None:
         """The controller owns the study; `trials` are those stored so far."""
 

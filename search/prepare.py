@@ -50,13 +50,15 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     problems = list(problems)
     threads = config.threads or max(1, core_count() // config.workers)
     loaded = _loaded_task(config, folder, threads, problems)
-    pipeline, space = _resolved_space(config, folder, loaded, problems)
+    steps = _pipeline(config, folder, problems)
+    space = _resolved_space(config, steps, loaded, problems)
     make_strategy(config, folder, problems)
-    _runtime_matches(config, folder, pipeline, problems)
+    _check_runtime(config, folder, steps, problems)
     goals = _goals(config, loaded, problems)
     if problems or loaded is None or goals is None or space is None:
         raise ConfigError(label, problems)
     resolved = config.model_copy(update={"threads": threads, "objectives": goals.objectives})
+    pipeline = tuple(step for step in steps if step is not None)
     return Prepared(resolved, folder, loaded, space, pipeline, goals, _facts(loaded, threads))
 
 
@@ -69,7 +71,7 @@ def prepare_stored(study: Study) -> Prepared:
     if config is None or problems:
         raise ConfigError(label, problems)
     loaded = _loaded_task(config, folder, study.facts["threads"], problems)
-    pipeline = _pipeline(config, folder, problems)
+    steps = _pipeline(config, folder, problems)
     make_strategy(config, folder, problems)
     if problems or loaded is None:
         raise ConfigError(label, problems)
@@ -81,6 +83,7 @@ def prepare_stored(study: Study) -> Prepared:
         )
     space = Space.from_json(study.space)
     goals = Goals.of_config(study.config)
+    pipeline = tuple(step for step in steps if step is not None)
     return Prepared(config, folder, loaded, space, pipeline, goals, dict(study.facts))
 
 
@@ -101,17 +104,18 @@ def _loaded_task(
         return None
 
 
-def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> tuple[Step, ...]:
-    steps = []
-    for position, entry in enumerate(config.pipeline):
-        (name,) = entry
+def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> list[Step | None]:
+    """The compressors of the pipeline's entries; None in the place of one with a problem."""
+    steps: list[Step | None] = []
+    for position, (name,) in enumerate(config.pipeline):
         try:
             found = load("compressor", "compressors", name, compressors.BUILTIN, folder)
             steps.append(Step(name.rpartition(":")[2], found()))
         except NasliteError as error:
             problems.append(Problem(f"pipeline.{position}", str(error)))
+            steps.append(None)
     for position, (step, following) in enumerate(pairwise(steps)):
-        if following.changes_model and not step.changes_model:
+        if step and following and following.changes_model and not step.changes_model:
             problems.append(
                 Problem(
                     f"pipeline.{position + 1}",
@@ -119,42 +123,57 @@ def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> tup
                     f" {step.name!r}, which changes the exported file",
                 )
             )
-    return tuple(steps)
+    return steps
 
 
 def _resolved_space(
-    config: StudyConfig, folder: Path, loaded: LoadedTask | None, problems: list[Problem]
-) -> tuple[tuple[Step, ...], Space | None]:
+    config: StudyConfig,
+    steps: list[Step | None],
+    loaded: LoadedTask | None,
+    problems: list[Problem],
+) -> Space | None:
+    knobs: list[Knob] = []
     before = len(problems)
-    pipeline = _pipeline(config, folder, problems)
+    for position, (step, entry) in enumerate(zip(steps, config.pipeline, strict=True)):
+        ((name, specs),) = entry.items()
+        if step is not None:
+            knobs += _resolved_knobs(step, specs, f"pipeline.{position}.{name}", loaded, problems)
     if len(problems) > before:
-        return pipeline, None
-    knobs = []
-    for position, (step, entry) in enumerate(zip(pipeline, config.pipeline, strict=True)):
-        (specs,) = entry.values()
-        path = f"pipeline.{position}.{next(iter(entry))}"
-        model, task = (loaded.model, loaded.task) if loaded else (None, None)
-        try:
-            declared = step.compressor.knobs(model, task)  # type: ignore[arg-type]
-        except Exception as error:
-            if loaded is not None:
-                problems.append(Problem(path, f"{type(error).__name__}: {error}"))
-            continue  # without a model, only knobs that do not depend on it can be checked
-        known = [knob.name for knob in declared]
-        for name in specs:
-            if name not in known:
-                problems.append(Problem(f"{path}.{name}", unknown_name("knob", name, known)))
-        for knob in declared:
-            try:
-                knobs.append(_prefixed(knob.resolve(specs.get(knob.name)), step.name))
-            except SpaceError as error:
-                parts = (path, knob.name, error.path)
-                problems.append(Problem(".".join(p for p in parts if p), str(error)))
+        return None
     try:
-        return pipeline, Space(knobs) if len(problems) == before else None
+        return Space(knobs)
     except SpaceError as error:
         problems.append(Problem("pipeline", str(error)))
-        return pipeline, None
+        return None
+
+
+def _resolved_knobs(
+    step: Step,
+    specs: dict[str, Any],
+    path: str,
+    loaded: LoadedTask | None,
+    problems: list[Problem],
+) -> list[Knob]:
+    compressor: Any = step.compressor
+    model, task = (loaded.model, loaded.task) if loaded else (None, None)
+    try:
+        declared = compressor.knobs(model, task)
+    except Exception as error:
+        if loaded is not None:  # without a model, only knobs that do not depend on it are known
+            problems.append(Problem(path, f"{type(error).__name__}: {error}"))
+        return []
+    known = [knob.name for knob in declared]
+    for name in specs:
+        if name not in known:
+            problems.append(Problem(f"{path}.{name}", unknown_name("knob", name, known)))
+    resolved = []
+    for knob in declared:
+        try:
+            resolved.append(_prefixed(knob.resolve(specs.get(knob.name)), step.name))
+        except SpaceError as error:
+            parts = (path, knob.name, error.path)
+            problems.append(Problem(".".join(part for part in parts if part), str(error)))
+    return resolved
 
 
 def _prefixed(knob: Knob, name: str) -> Knob:
@@ -192,17 +211,17 @@ def make_runtime(config: StudyConfig, folder: Path) -> Runtime:
     return runtime
 
 
-def _runtime_matches(
-    config: StudyConfig, folder: Path, pipeline: tuple[Step, ...], problems: list[Problem]
+def _check_runtime(
+    config: StudyConfig, folder: Path, steps: list[Step | None], problems: list[Problem]
 ) -> None:
     try:
         runtime = make_runtime(config, folder)
     except NasliteError as error:
         problems.append(Problem("runtime.name", str(error)))
         return
-    for position, step in enumerate(pipeline):
-        formats = getattr(step.compressor, "formats", None)
-        if formats is not None and runtime.format not in formats:
+    for position, step in enumerate(steps):
+        formats = getattr(step.compressor, "formats", None) if step else None
+        if step and formats is not None and runtime.format not in formats:
             problems.append(
                 Problem(
                     f"pipeline.{position}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,16 @@ def check_writable(path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise StoreError(f"the store's folder {folder} does not exist; make it or use --store")
-    for target in (path, folder):  # SQLite writes its journal beside the file
-        if target.exists() and not os.access(target, os.W_OK):
-            raise StoreError(f"the store needs to write to {target}; choose another with --store")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # SQLite writes its journal beside the file
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"the store's folder {folder} cannot be written ({error.strerror});"
+            " choose another with --store"
+        ) from None
+    if path.exists() and not os.access(path, os.W_OK):
+        raise StoreError(f"the store {path} cannot be written; choose another with --store")
 
 
 def _check_path(path: Path, *, create: bool) -> None:

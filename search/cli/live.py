@@ -113,6 +113,9 @@ class Progress(Observer):
 class LogLines(Progress):
     """One line per trial."""
 
+    def preparing(self, what: str) -> None:
+        self._say(what)
+
     def started(self, study: Study, trials: list[Trial]) -> None:
         super().started(study, trials)
         self._say(f"study {study.name}: {self.done} of {self.total} trials done")
@@ -147,6 +150,9 @@ class LiveTable(Progress):
     def __init__(self, out: Console) -> None:
         super().__init__(out)
         self._live: Live | None = None
+
+    def preparing(self, what: str) -> None:
+        self.out.print(f"{what} ...")
 
     def started(self, study: Study, trials: list[Trial]) -> None:
         super().started(study, trials)

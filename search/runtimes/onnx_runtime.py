@@ -82,7 +82,7 @@ class OnnxSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions, once
         self._session = ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
