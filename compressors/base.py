@@ -141,7 +141,7 @@ class ArtifactCompressor(Protocol):
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]: ...
 
     def apply(self, path: Path, options: Options, context: Context) -> Path:
-        """The main file of a new file set in `context.workdir`.
+        """The main file of a new file set in `context.workdir`, named as `path` is.
 
         Raises:
             Refused: It cannot be done.

@@ -30,7 +30,7 @@ class Distillation:
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         active = Condition("epochs", ">", 0)
         return [
-            Int(name="epochs", low=0, high=10_000, neutral=0),
+            Int(name="epochs", low=0, high=10_000, neutral=0, default=[0, 4]),
             Float(
                 name="temperature",
                 low=0.1,

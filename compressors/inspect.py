@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,24 +41,48 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def output_layers(model: nn.Module, inputs: Any) -> list[nn.Module]:
-    """The prunable layers that make the model's outputs: those whose output is an output of the
-    model, else the last one that runs. Their width is the user's interface."""
-    seen: list[tuple[nn.Module, torch.Tensor]] = []
+    """The prunable layers that make the model's outputs: those between which and an output no
+    other prunable layer lies, else the last one that runs. Their width is the user's interface."""
+    ran: list[nn.Module] = []
+    makers: dict[Any, nn.Module] = {}  # node of the autograd graph -> the layer whose output it is
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor):
-            seen.append((module, output))
+            ran.append(module)
+            makers[output.grad_fn] = module
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, PRUNABLE)]
     try:
-        with torch.no_grad():
+        with all_trainable(model), torch.enable_grad():
             outputs = forward(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    pointers = {tensor.data_ptr() for tensor in tensors_in(outputs)}
-    found = [module for module, tensor in seen if tensor.data_ptr() in pointers]
-    return found or [module for module, _ in seen[-1:]]
+    found: set[nn.Module] = set()
+    pending = [t.grad_fn for t in tensors_in(outputs) if t.grad_fn is not None]
+    reached = set(pending)
+    while pending:
+        node = pending.pop()
+        if node in makers:
+            found.add(makers[node])
+        else:
+            new = {parent for parent, _ in node.next_functions if parent is not None} - reached
+            reached |= new
+            pending.extend(new)
+    return [module for module in model.modules() if module in found] or ran[-1:]
+
+
+@contextmanager
+def all_trainable(model: nn.Module) -> Iterator[None]:
+    """Inside, autograd sees every parameter, frozen ones too."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    try:
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        yield
+    finally:
+        for name, parameter in model.named_parameters():  # by name: pruning makes new ones
+            parameter.requires_grad_(name not in frozen)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

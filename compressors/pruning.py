@@ -13,7 +13,7 @@ from torch import nn
 from strategies.space import Choice, Condition, Float, Int, Knob
 
 from .base import Context, Options, Recipe, Refused, Task
-from .inspect import forward, output_layers
+from .inspect import all_trainable, forward, output_layers, tensors_in
 from .structure import structure_difference, with_structure
 from .training import reestimate_batch_norm, seeded
 
@@ -34,7 +34,14 @@ class StructuredPruning:
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         active = Condition("ratio", ">", 0)
         return [
-            Float(name="ratio", low=0.0, high=0.95, neutral=0.0, direction=1),
+            Float(
+                name="ratio",
+                low=0.0,
+                high=0.95,
+                neutral=0.0,
+                default={"low": 0.0, "high": 0.8, "step": 0.1},
+                direction=1,
+            ),
             Choice(
                 name="importance",
                 values=("l1", "l2", "random"),
@@ -93,16 +100,23 @@ def _prune(model: nn.Module, inputs: Any, options: Options) -> None:
             torch-pruning's own version rounds down, and a layer that would keep nothing is then
             silently not pruned at all: 95 % removed a third less than 50 %.
             """
-            return current_channels - kept_channels(
-                current_channels - n_pruned, current_channels, round_to
-            )
+            groups: int = self._groups  # GroupNorm, grouped convolution: as many from each group
+            width, round_to = current_channels // groups, round_to // math.gcd(round_to, groups)
+            return width - kept_channels(width - n_pruned, width, round_to)
+
+        def _is_atten_group(self, group: Any) -> Any:
+            """Asked about every set of dependent layers before `_round_to`, which is not told."""
+            self._groups = self._get_channel_groups(group)
+            return super()._is_atten_group(group)
 
     importances = {
         "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
         "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
         "random": tp.importance.RandomImportance,
     }
-    with warnings.catch_warnings():
+    with torch.no_grad():
+        before = [t.shape for t in tensors_in(forward(model, inputs))]
+    with warnings.catch_warnings(), all_trainable(model):  # it follows autograd's graph
         warnings.simplefilter("ignore")  # torch-pruning warns of every parameter it leaves alone
         pruner = Pruner(
             model,
@@ -112,10 +126,15 @@ def _prune(model: nn.Module, inputs: Any, options: Options) -> None:
             pruning_ratio=options["ratio"],
             ignored_layers=output_layers(model, inputs),
             round_to=options["round_to"],
+            in_channel_groups={},  # the defaults are shared dicts that keep every model alive
+            out_channel_groups={},
+            num_heads={},
         )
         pruner.step()
     with torch.no_grad():
-        forward(model, inputs)
+        after = [t.shape for t in tensors_in(forward(model, inputs))]
+    if before != after:
+        raise ValueError(f"the outputs' shapes would change from {before} to {after}")
 
 
 def kept_channels(wanted: int, current: int, round_to: int) -> int:

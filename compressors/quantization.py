@@ -60,9 +60,11 @@ class OnnxQuantization:
     def apply(self, path: Path, options: Options, context: Context) -> Path:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
+        from .training import seeded
+
         prepared = context.workdir / "prepared.onnx"
         quantized = context.workdir / path.name
-        with _quiet():
+        with _quiet(), seeded(context.seed):  # the task may draw its batches
             try:
                 quant_pre_process(path, prepared)
                 if options["scheme"] == "dynamic":
@@ -75,6 +77,7 @@ class OnnxQuantization:
                     f" {options['scheme']!r} ({type(error).__name__}: {error})"
                 ) from error
         prepared.unlink()
+        _drop_shapes(quantized)
         return quantized
 
 
@@ -114,6 +117,15 @@ def _quantize_static(source: Path, target: Path, options: Options, task: Task) -
         weight_type=QuantType.QInt8,
         calibrate_method=methods[options["calibrator"]],
     )
+
+
+def _drop_shapes(path: Path) -> None:
+    """Remove the inferred shapes that preparing added: runtimes infer them again."""
+    import onnx
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    onnx.save(model, path)
 
 
 class _Reader:

@@ -8,6 +8,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,11 @@ def fit(
 def reestimate_batch_norm(
     model: nn.Module, batches: Iterable[Any], inputs: Callable[[Any], Any], *, limit: int
 ) -> None:
-    """Replace the running statistics of BatchNorm by plain averages over up to `limit` batches."""
+    """Replace the running statistics of BatchNorm by plain averages over up to `limit` batches.
+
+    Raises:
+        ValueError: There is no batch.
+    """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     layers = [m for m in layers if m.track_running_stats]
     if not layers:
@@ -93,11 +98,13 @@ def reestimate_batch_norm(
         layer.reset_running_stats()
         layer.momentum = None  # cumulative average
         layer.train()
+    count = 0
     with torch.no_grad():
-        for step, batch in enumerate(batches):
-            if step == limit:
-                break
+        for batch in islice(batches, limit):
             forward(model, inputs(batch))
+            count += 1
+    if count == 0:
+        raise ValueError("re-estimating BatchNorm needs at least one batch, got none")
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(was_training)
@@ -115,7 +122,7 @@ def train_once(
         train: Trains the model in place.
         content: What determines the training: source text, arrays, hyper-parameters.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_model, save_model
 
     digest = hashlib.sha256(weights_digest(model).encode())
     machine = (torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
@@ -126,13 +133,13 @@ def train_once(
     folder = Path(os.environ.get("NASLITE_CACHE", Path.home() / ".cache" / "naslite"))
     path = folder / f"{digest.hexdigest()}.safetensors"
     if path.exists():
-        model.load_state_dict(load_file(path))
+        load_model(model, path)
     else:
         with seeded(seed):
             train(model)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            save_file(model.state_dict(), Path(scratch) / path.name)
+            save_model(model, str(Path(scratch) / path.name))
             (Path(scratch) / path.name).rename(path)
     return model.eval()
 

@@ -24,9 +24,9 @@ from .registry import unknown_name
 
 DEFAULT_STORE = "sqlite:///naslite.db"
 DEFAULT_PIPELINE: list[dict[str, dict[str, Any]]] = [
-    {"structured_pruning": {"ratio": {"low": 0.0, "high": 0.8, "step": 0.1}, "round_to": 8}},
-    {"distillation": {"epochs": [0, 4]}},
-    {"onnx_quantization": {"scheme": ["none", "dynamic", "static"]}},
+    {"structured_pruning": {}},
+    {"distillation": {}},
+    {"onnx_quantization": {}},
 ]
 
 

@@ -102,6 +102,8 @@ def _file_module(path: Path) -> ModuleType:
         raise NasliteError(f"the file {path} does not exist")
     name = f"_naslite_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if str(path.parent) not in sys.path:
+        for ours in ("compressors", "storage", "strategies"):  # before a user's can be found
+            importlib.import_module(ours)
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

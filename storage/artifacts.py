@@ -37,7 +37,7 @@ class ContentStore:
         scratch = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
         try:
             entries = []
-            for file in sorted(files):
+            for file in _by_name(files):
                 copy = scratch / file.name
                 shutil.copyfile(file, copy)
                 _sync(copy)
@@ -80,9 +80,10 @@ class ContentStore:
             for entry in manifest["files"]:
                 if _file_json(describe_file(folder / entry["name"])) != entry:
                     raise CorruptFiles(f"{folder / entry['name']} differs from its SHA-256")
+            facts = dict(manifest["facts"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptFiles(f"no intact entry at {folder} ({type(error).__name__})") from None
-        return folder, manifest["facts"]
+        return folder, facts
 
     def remove(self, key: str) -> None:
         shutil.rmtree(self._folder(key), ignore_errors=True)
@@ -99,10 +100,14 @@ def describe_file(path: Path) -> File:
 
 def describe_artifact(files: Iterable[Path], format: str) -> Artifact:
     """The artifact that these files are; its SHA-256 is that of their names, sizes and hashes."""
-    entries = tuple(describe_file(file) for file in sorted(files))
+    entries = tuple(describe_file(file) for file in _by_name(files))
     text = json.dumps([_file_json(entry) for entry in entries], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Artifact(digest, format, sum(entry.size_bytes for entry in entries), entries)
+
+
+def _by_name(files: Iterable[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: file.name)
 
 
 def _file_json(file: File) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .schema import SCHEMA_VERSION, metadata, schema_version
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 BUSY_TIMEOUT_S = 30
 
+_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(6109431)"}
+
 
 def parse_url(text: str) -> URL:
     """The URL with our driver.
@@ -27,14 +29,16 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError(
             f"the store must be a URL such as sqlite:///naslite.db, got {text!r}"
         ) from None
     backend = url.get_backend_name()
     if backend not in DRIVERS:
-        known = ", ".join(DRIVERS)
-        raise StoreError(f"the store must be one of {known}, got {backend!r} in {text!r}")
+        known, shown = ", ".join(DRIVERS), url.render_as_string(hide_password=True)
+        raise StoreError(f"the store must be one of {known}, got {backend!r} in {shown!r}")
+    if backend == "sqlite" and url.host:
+        raise StoreError(f"an SQLite URL has three slashes, sqlite:///naslite.db, got {text!r}")
     return url.set(drivername=DRIVERS[backend])
 
 
@@ -163,6 +167,10 @@ def _create(engine: Engine) -> None:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     with engine.begin() as connection:
+        # All tables at once or none, and one process at a time: another may open the same store.
+        connection.exec_driver_sql(_LOCK[engine.dialect.name])
+        if inspect(connection).has_table(schema_version.name):
+            return
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
 

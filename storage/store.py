@@ -69,7 +69,8 @@ class Store:
                 names = [s.study.name for s in queries.summaries(connection)]
         if found is None:
             known = ", ".join(names[-10:]) if names else "none yet"
-            raise UnknownStudy(f"unknown study {name!r}; studies in {self.url}: {known}")
+            shown = parse_url(self.url).render_as_string(hide_password=True)
+            raise UnknownStudy(f"unknown study {name!r}; studies in {shown}: {known}")
         return found
 
     def studies(self) -> list[StudySummary]:
@@ -208,20 +209,21 @@ class Store:
                 _update_study(connection, study, memo=dict(study_memo))
 
     def restart(self, study: Study, owner: str, number: int) -> None:
-        """Count one more attempt at a trial that did not end."""
+        """Count one more attempt at a trial that did not end.
+
+        Raises:
+            ValueError: It ended, or there is none.
+        """
         with self._fenced(study, owner) as connection:
-            table = schema.trials
-            connection.execute(
-                update(table)
-                .where(table.c.study_id == study.id, table.c.number == number)
-                .values(state="running", attempt=table.c.attempt + 1)
+            _update_open_trial(
+                connection, study, number, state="running", attempt=schema.trials.c.attempt + 1
             )
 
     def finish(self, study: Study, owner: str, number: int, outcome: Outcome) -> None:
         """Store how a trial ended: state, stages, artifact and measurements, all or nothing.
 
         Raises:
-            ValueError: A measurement is not finite.
+            ValueError: A measurement is not finite, or the trial is not running.
         """
         assert outcome.state in ENDED_STATES, outcome.state
         for m in outcome.measurements:
@@ -230,25 +232,17 @@ class Store:
         with self._fenced(study, owner) as connection:
             if outcome.artifact is not None:
                 _ensure_artifact(connection, outcome.artifact)
-            table = schema.trials
-            changed = connection.execute(
-                update(table)
-                .where(
-                    table.c.study_id == study.id,
-                    table.c.number == number,
-                    table.c.state.in_(("queued", "running")),
-                )
-                .values(
-                    state=outcome.state,
-                    cause=outcome.cause,
-                    artifact=outcome.artifact.sha256 if outcome.artifact else None,
-                    seconds=outcome.seconds,
-                    reused_from=outcome.reused_from,
-                    finished_at=time.time(),
-                )
+            _update_open_trial(
+                connection,
+                study,
+                number,
+                state=outcome.state,
+                cause=outcome.cause,
+                artifact=outcome.artifact.sha256 if outcome.artifact else None,
+                seconds=outcome.seconds,
+                reused_from=outcome.reused_from,
+                finished_at=time.time(),
             )
-            if changed.rowcount != 1:
-                raise ValueError(f"trial {number} of {study.name!r} is not running")
             where = {"study_id": study.id, "number": number}
             _insert_all(connection, schema.stages, where, outcome.stages)
             _insert_all(connection, schema.measurements, where, outcome.measurements)
@@ -359,6 +353,21 @@ def _is_alive(owner: str) -> bool:
 def _update_study(connection: Connection, study: Study, **values: Any) -> None:
     table = schema.studies
     connection.execute(update(table).where(table.c.id == study.id).values(**values))
+
+
+def _update_open_trial(connection: Connection, study: Study, number: int, **values: Any) -> None:
+    table = schema.trials
+    changed = connection.execute(
+        update(table)
+        .where(
+            table.c.study_id == study.id,
+            table.c.number == number,
+            table.c.state.in_(("queued", "running")),
+        )
+        .values(**values)
+    )
+    if changed.rowcount != 1:
+        raise ValueError(f"trial {number} of {study.name!r} is not running")
 
 
 def _ensure_artifact(connection: Connection, artifact: Artifact) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -53,7 +53,8 @@ class Knob(ABC):
 
     Args:
         neutral: The value that means "no compression"; it need not be among the values searched.
-        default: The value used where a config does not mention the knob; None = search all values.
+        default: What is searched where a config does not mention the knob: a scalar, a list or a
+            range, as in a config; None = all values.
         direction: 1 if later (greater) values compress more, -1 if less, 0 if neither is known.
         active_when: The condition under which the knob means anything; None = always.
     """
@@ -62,7 +63,7 @@ class Knob(ABC):
 
     name: str
     neutral: Value
-    default: Value | None = None
+    default: Any = None
     direction: int = 0
     active_when: Condition | None = None
 
@@ -141,7 +142,7 @@ class Knob(ABC):
             levels.append(self.normal(value))
         if not levels:
             raise SpaceError("a list must name at least one value, got []")
-        if any(_same(a, b) for i, a in enumerate(levels) for b in levels[:i]):
+        if _repeats(levels):
             raise SpaceError(f"the values of a list must differ, got {values!r}")
         if ordered and len(levels) > 1:
             levels.sort(key=self.to_unit)
@@ -177,6 +178,8 @@ class Choice(Knob):
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values:
             raise SpaceError(f"knob {self.name!r} needs at least one value")
+        if _repeats(self.values):
+            raise SpaceError(f"the values of knob {self.name!r} must differ, got {self.values!r}")
 
     @property
     def size(self) -> int:
@@ -216,6 +219,10 @@ class Choice(Knob):
 def _same(a: object, b: object) -> bool:
     """Equal and of one type, where True is not 1 but 1 is 1.0."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _repeats(values: Sequence[object]) -> bool:
+    return any(_same(a, b) for i, a in enumerate(values) for b in values[:i])
 
 
 def clip(position: float) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from .knobs import Knob, SpaceError, Value, clip
 
 _DIGITS = 10  # decimals kept on a stepped grid: 0.1 + 0.2 is the level 0.3
+_MIN_STEP = 1e-9  # so that rounding keeps levels apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,8 @@ class _Number(Knob):
             raise SpaceError(f"a log range needs `low > 0`, got low={self.low!r}", "low")
         if self.step is None:
             return
-        if self.step <= 0:
-            raise SpaceError(f"`step > 0` must hold, got step={self.step!r}", "step")
+        if self.step < _MIN_STEP:
+            raise SpaceError(f"`step >= {_MIN_STEP}` must hold, got step={self.step!r}", "step")
         if self.log and self.step != 1:
             raise SpaceError("a log range takes no step; remove `step` or `log`", "step")
         count = (self.high - self.low) / self.step
@@ -66,13 +67,14 @@ class _Number(Knob):
             raise SpaceError(f"the value must lie in [{self.low}, {self.high}], got {value!r}")
         if self.step is None:
             return self._cast(number)
-        level = self._cast(round(self.low + self.index(number) * self.step, _DIGITS))
+        level = self.at(self.index(number))
         if abs(float(level) - number) > 1e-9:
             raise SpaceError(f"must be a level of {self.low} + k x {self.step}, got {value!r}")
         return level
 
     def at(self, index: int) -> Value:
-        return self._cast(round(self.low + index * (self.step or 0), _DIGITS))
+        level = round(self.low + index * (self.step or 0), _DIGITS)
+        return self._cast(min(max(level, self.low), self.high))
 
     def index(self, value: object) -> int:
         return round((float(value) - self.low) / self.step) if self.step else 0  # type: ignore[arg-type]
@@ -116,14 +118,20 @@ class _Number(Knob):
         for path, number in (("low", low), ("high", high)):
             if not self.low <= number <= self.high:
                 raise SpaceError(f"must lie in [{self.low}, {self.high}], got {number!r}", path)
+            if not self.contains(number):
+                raise SpaceError(
+                    f"must be a level of {self.low} + k x {self.step}, got {number!r}", path
+                )
         log = spec.get("log", self.log)
         if not isinstance(log, bool):
             raise SpaceError(f"must be true or false, got {log!r}", "log")
         step = spec.get("step")
         if step is None:
-            step = 1 if self.KIND == "int" else None
+            step = self.step
         else:
             step = self._check_type(step, "step")
+            if self.step and abs(step / self.step - round(step / self.step)) > 1e-6:
+                raise SpaceError(f"must be a multiple of {self.step}, got {step!r}", "step")
         return replace(self, low=low, high=high, step=step, log=log)
 
 
@@ -150,7 +158,7 @@ class Float(_Number):
     KIND = "float"
 
     def _cast(self, value: float) -> Value:
-        return float(value)
+        return float(value) + 0.0  # -0.0 would be another candidate than 0.0
 
     def _check_type(self, value: object, path: str = "") -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -28,15 +28,14 @@ class RandomSearch:
 def _unseen(view: View, rng: np.random.Generator) -> Candidate:
     """One of the few candidates left, drawn by rank so that no draw is wasted."""
     space = view.space
-    if space.size is None:  # 64 repeats in a row on a continuum: its range is a point
-        raise Exhausted("the space has no candidate that was not tried")
-    trials = (*view.done, *view.pending)
-    taken = sorted({space.index(t.candidate) for t in trials if space.contains(t.candidate)})
-    if len(taken) >= space.size:
-        raise Exhausted(f"all {space.size} candidates of the space were tried")
-    rank = random_below(space.size - len(taken), rng)
+    tried = [t.candidate for t in (*view.done, *view.pending) if space.contains(t.candidate)]
+    # A continuum is never used up, so only candidates without one take their skeleton away.
+    taken = sorted({space.index(c) for c in tried if all(space[k].size for k in c)})
+    if len(taken) >= space.skeletons:
+        raise Exhausted(f"all {space.skeletons} candidates of the space were tried")
+    rank = random_below(space.skeletons - len(taken), rng)
     for index in taken:
         if index > rank:
             break
         rank += 1
-    return space.at(rank)
+    return space.fill(rank, rng)

@@ -115,7 +115,7 @@ class Space:
         return name in self._by_name
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Space) and self.knobs == other.knobs
+        return isinstance(other, Space) and self.fingerprint == other.fingerprint
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
@@ -123,12 +123,11 @@ class Space:
     @property
     def size(self) -> int | None:
         """The number of canonical candidates; None if a knob is continuous."""
-        if any(knob.size is None for knob in self.knobs):
-            return None
-        return self._skeletons
+        return None if any(knob.size is None for knob in self.knobs) else self.skeletons
 
     @property
-    def _skeletons(self) -> int:
+    def skeletons(self) -> int:
+        """The number of candidates if all values of a continuous knob count as one."""
         return math.prod(self._counts[root.name] for root in self._roots)
 
     @property
@@ -145,7 +144,8 @@ class Space:
         chosen: dict[str, Value] = {}
         for knob in self.knobs:
             if self._is_active(knob, chosen):
-                chosen[knob.name] = knob.neutral
+                own = knob.contains(knob.neutral)
+                chosen[knob.name] = knob.normal(knob.neutral) if own else knob.neutral
         return chosen
 
     def is_neutral(self, candidate: Candidate, prefix: str) -> bool:
@@ -183,7 +183,8 @@ class Space:
             canonical = self.canonical(candidate)
         except SpaceError:
             return False
-        return candidate_key(canonical) == candidate_key(candidate)  # type: ignore[arg-type]
+        plain = all(type(value) in (int, float, str, bool) for value in candidate.values())
+        return plain and candidate_key(canonical) == candidate_key(candidate)  # type: ignore[arg-type]
 
     def at(self, index: int) -> dict[str, Value]:
         """The candidate with this number, 0 <= index < size.
@@ -207,7 +208,11 @@ class Space:
 
         A continuous knob is drawn uniformly over its range, on a log scale where it has one.
         """
-        return self._build(random_below(self._skeletons, rng), rng)
+        return self.fill(random_below(self.skeletons, rng), rng)
+
+    def fill(self, skeleton: int, rng: np.random.Generator) -> dict[str, Value]:
+        """The candidate with this number, 0 <= skeleton < skeletons, continuous knobs drawn."""
+        return self._build(skeleton, rng)
 
     def neighbours(self, candidate: Candidate) -> list[dict[str, Value]]:
         """All candidates one knob's move away; a knob switched on by a move starts neutral."""
@@ -250,7 +255,8 @@ class Space:
             if not self._is_active(knob, chosen):
                 continue
             value = partial.get(knob.name, knob.neutral)
-            chosen[knob.name] = value if knob.contains(value) else knob.from_unit(0.0)
+            own = knob.contains(value)
+            chosen[knob.name] = knob.normal(value) if own else knob.from_unit(0.0)
         return chosen
 
     def _build(self, index: int, rng: np.random.Generator | None) -> dict[str, Value]:

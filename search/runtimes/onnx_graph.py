@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,13 @@ def tidy(path: Path) -> None:
     and they make the file's hash depend on where things are installed.
     """
     model = onnx.load(path, load_external_data=False)
+    weights = {tensor.name for tensor in model.graph.initializer}
     taken: Counter[str] = Counter()
-    for node in model.graph.node:
-        name = f"{_module_path(node) or 'model'}/{node.op_type}"
+    for node in _all_nodes(model.graph):
+        name = f"{_module_path(node, weights) or 'model'}/{node.op_type}"
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
-        _strip(node)
-    for part in (model, model.graph, *model.graph.value_info, *model.graph.initializer):
-        _strip(part)
-    for part in (*model.graph.input, *model.graph.output, *model.functions):
-        _strip(part)
+    _strip(model)
     del model.graph.value_info[:]  # runtimes infer them again
     onnx.save(model, path)
 
@@ -53,7 +51,8 @@ def count_work(path: Path) -> dict[str, float]:
             for name in node.input[2:]:
                 weights.pop(name, None)
     for name in list(weights):
-        if name.endswith(("_scale", "_zero_point")):  # of dynamic quantization
+        owner = name.removesuffix("_scale").removesuffix("_zero_point")
+        if owner != name and f"{owner}_quantized" in constants:  # of dynamic quantization
             del weights[name]
     return {
         "parameters": float(sum(math.prod(shape) for shape in weights.values())),
@@ -61,19 +60,41 @@ def count_work(path: Path) -> dict[str, float]:
     }
 
 
-def _module_path(node: onnx.NodeProto) -> str:
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its branches and loop bodies."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(inner)
+
+
+def _module_path(node: onnx.NodeProto, weights: set[str]) -> str:
+    """The module that owns the node's weight (a fused BatchNorm is part of its convolution), else
+    the innermost one whose code made the node."""
+    for name in node.input[1:]:
+        if name in weights and name.endswith(".weight"):
+            return str(name).removesuffix(".weight")
     for prop in node.metadata_props:
         if prop.key == SCOPES:
             scopes = ast.literal_eval(prop.value)
             return str(scopes[-2]) if len(scopes) > 1 else ""
-    return str(node.name).strip("/").rpartition("/")[0].replace("/", ".")
+    path: list[str] = []  # TorchScript names a node /layer1/layer1.0/conv1/Conv
+    for scope in str(node.name).strip("/").split("/")[:-1]:
+        if path and scope.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path)
 
 
-def _strip(part: Any) -> None:
-    if hasattr(part, "metadata_props"):
-        del part.metadata_props[:]
-    if hasattr(part, "doc_string"):
-        part.doc_string = ""
+def _strip(message: Any) -> None:
+    """Remove the documentation and metadata of a message and of all messages inside it."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                _strip(part)
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:

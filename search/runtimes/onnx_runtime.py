@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -122,6 +123,8 @@ def _export_torchscript(model: nn.Module, inputs: Any, path: Path) -> None:
     import torch
 
     args, kwargs = _arguments(inputs)
+    order = [n for n in inspect.signature(model.forward).parameters if n in kwargs]
+    kwargs = {n: kwargs[n] for n in (*order, *kwargs)}  # the exporter names inputs by position
     names = list(kwargs) if kwargs else [f"input_{i}" for i in range(len(args))]
     values = list(kwargs.values()) if kwargs else list(args)
     torch.onnx.export(
@@ -171,14 +174,16 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporters print, log and warn about their own deprecations; errors still come out."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    disabled = logging.root.manager.disable
+    nowhere = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(disabled)

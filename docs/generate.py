@@ -1,0 +1,155 @@
+"""Writes docs/config.md from the models and the plug-ins; a test fails when it is stale."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+import compressors
+import strategies
+from search import runtimes
+from search.config import BudgetConfig, RuntimeConfig, StrategyConfig, StudyConfig
+from search.metrics import METRICS
+from search.registry import load
+from search.report import knob_values
+from strategies.space import Knob
+
+HERE = Path(__file__).parent
+
+HEADER = """# The config file
+
+*Written by `make docs` from the code; do not edit.*
+
+YAML 1.2. Every key has a default but `task`. Paths are relative to the config's folder. All
+problems of a file are reported at once, each with its path in it, such as
+`pipeline.0.structured_pruning.ratio.high`. `naslite init DIR` writes a commented example,
+`naslite check CONFIG` validates a config with its task.
+"""
+
+
+def main() -> None:
+    (HERE / "config.md").write_text(config_reference(), encoding="utf-8")
+
+
+def config_reference() -> str:
+    parts = [
+        HEADER,
+        _keys("Top-level keys", StudyConfig),
+        _keys("`runtime`", RuntimeConfig),
+        _keys("`strategy`", StrategyConfig),
+        "A strategy without options may be given by its name alone: `strategy: random`.\n",
+        _keys("`budget`", BudgetConfig),
+        _plugins("Strategies", "strategies", strategies.BUILTIN),
+        _plugins("Runtimes", "runtimes", runtimes.BUILTIN),
+        _compressors(),
+        _metrics(),
+    ]
+    return "\n".join(parts)
+
+
+def _keys(title: str, model: type[BaseModel]) -> str:
+    lines = [f"## {title}\n", "| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        lines.append(
+            f"| `{name}` | {_type(field.annotation)} | {_default(field)} |"
+            f" {_cell(field.description or '')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _plugins(title: str, group: str, table: dict[str, str]) -> str:
+    lines = [f"## {title}\n", "| name | what it is |", "|---|---|"]
+    for name in table:
+        found = load(group, group, name, table, HERE)
+        lines.append(f"| `{name}` | {_cell(_first_paragraph(found))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _compressors() -> str:
+    lines = [
+        "## Compressors and their knobs\n",
+        "In a `pipeline` entry a scalar fixes a knob, a list or `{low, high, step, log}` searches",
+        "it; a knob that is left out takes its default, which may be several values. The neutral",
+        "value means no compression. A knob that is not active is absent from a candidate.",
+    ]
+    for name in compressors.BUILTIN:
+        compressor = load("compressor", "compressors", name, compressors.BUILTIN, HERE)()
+        lines += [
+            f"\n### `{name}`\n",
+            inspect.cleandoc(type(compressor).__doc__ or ""),
+            "",
+            "| knob | values | default | neutral | active when |",
+            "|---|---|---|---|---|",
+        ]
+        for knob in compressor.knobs(None, None):
+            when = knob.active_when
+            lines.append(
+                f"| `{knob.name}` | {knob_values(knob.to_json())} |"
+                f" {_searched(knob)} | `{knob.neutral}` |"
+                f" {f'`{when.knob} {when.op} {when.value}`' if when else 'always'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _searched(knob: Knob) -> str:
+    return "all" if knob.default is None else knob_values(knob.resolve().to_json())
+
+
+def _metrics() -> str:
+    lines = [
+        "## Metrics\n",
+        "For objectives, constraints, `--where` and `--sort`; all are read off the exported file.",
+        "`<score>` is the task's `score_name`. Latency metrics of a second and later batch size",
+        "have its number in their names: `latency_ratio_batch32`.\n",
+        "| metric | what it is |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {_cell(_first_paragraph(f))} |" for name, f in METRICS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _type(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(inner[0])
+    if origin is typing.Literal:
+        return " or ".join(str(value) for value in inner)
+    if origin in (types.UnionType, typing.Union):
+        return _type(next(part for part in inner if part is not type(None)))
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "mapping" if inner[1] is Any else f"mapping to {_type(inner[1])}"
+    return {str: "text", int: "integer", float: "number"}.get(annotation, str(annotation))
+
+
+def _default(field: Any) -> str:
+    default = field.default
+    if default is PydanticUndefined:
+        return "required"
+    if isinstance(default, BaseModel):
+        return "see below"
+    if default in (None, "", {}, []):
+        return ""
+    return f"`{json.dumps(default)}`"
+
+
+def _first_paragraph(found: Any) -> str:
+    return " ".join(inspect.cleandoc(found.__doc__ or "").split("\n\n")[0].split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

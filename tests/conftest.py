@@ -1,0 +1,72 @@
+"""Every test runs with its own caches and without the user's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ASSETS = Path(__file__).parent / "assets"
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    kept = dict(os.environ)
+    os.environ["NASLITE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    for name in ("NASLITE_STORE", "NASLITE_FILES"):
+        os.environ.pop(name, None)
+    yield
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+class Workspace:
+    """A folder with the toy task, where configs are written and stores are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = f"sqlite:///{folder / 'naslite.db'}"
+        shutil.copy(ASSETS / "toy_task.py", folder / "toy_task.py")
+
+    def config(self, name: str = "toy.yaml", **changes: Any) -> Path:
+        """A config of the toy task; `changes` replace or (None) remove top-level keys."""
+        content: dict[str, Any] = {
+            "study": "toy",
+            "task": "toy_task.py:Toy",
+            "objectives": {"accuracy": "maximize", "size_bytes": "minimize"},
+            "constraints": ["accuracy_drop <= 0.5"],
+            "pipeline": [
+                {"structured_pruning": {"ratio": [0.0, 0.5], "round_to": 2}},
+                {"distillation": {"epochs": [0, 1], "lr": 0.01}},
+                {"onnx_quantization": {"scheme": ["none", "static"]}},
+            ],
+            "budget": {"trials": 6},
+            "threads": 1,
+            **changes,
+        }
+        path = self.folder / name
+        kept = {key: value for key, value in content.items() if value is not None}
+        path.write_text(json.dumps(kept))  # JSON is YAML
+        return path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace whose study `toy` has ended; for tests that only read."""
+    from search import run
+
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    run(workspace.config(), store=workspace.store)
+    return workspace

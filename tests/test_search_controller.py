@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from doubles import SPACE, FormulaBench, control, new_study, table
+
+from search.errors import BaselineFailed, NasliteError
+from search.observer import Observer
+from storage import Store, StudyBusy
+from storage.store import new_owner
+from strategies.base import Proposal
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(f"sqlite:///{tmp_path / 'a.db'}")
+
+
+class Same:
+    """Proposes one candidate for ever."""
+
+    def propose(self, view, number, rng):
+        return Proposal({"prune.level": 3, "quantize.scheme": "none"})
+
+
+class Remembers:
+    """Writes both memos and checks that they come back."""
+
+    def propose(self, view, number, rng):
+        assert view.memo == ({"last": number - 1} if number > 1 else {})
+        assert [trial.memo for trial in view.done[1:]] == [{"n": n} for n in range(1, number)]
+        return Proposal(view.space.at(number), {"n": number}, {"last": number})
+
+
+def test_trial_zero_is_the_baseline_and_the_budget_is_without_it(store):
+    new_study(store, trials=5)
+    trials = control(store)
+    assert [trial.number for trial in trials] == list(range(6))
+    assert trials[0].candidate == {"prune.level": 0, "quantize.scheme": "none"}
+    assert all(trial.state == "complete" for trial in trials)
+    study = store.study("s")
+    assert (study.state, study.cause, study.owner) == ("finished", "all 5 trials are done", "")
+    assert study.seconds == pytest.approx(sum(trial.seconds for trial in trials))
+
+
+def test_a_used_up_space_ends_the_study(store):
+    new_study(store, trials=100)
+    trials = control(store)
+    assert len(trials) == SPACE.size
+    assert store.study("s").cause == "all 20 candidates of the space were tried"
+
+
+def test_the_same_seed_gives_the_same_study(store):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        new_study(store, name, seed=seed)
+    a, b, c = (table(control(store, name)) for name in "abc")
+    assert a == b != c
+
+
+def test_what_an_observer_is_told(store):
+    told = []
+
+    class Notes(Observer):
+        def started(self, study, trials):
+            told.append(("started", study.name, len(trials)))
+
+        def proposed(self, number, candidate):
+            told.append(("proposed", number))
+
+        def ended(self, trial):
+            told.append(("ended", trial.number, trial.state))
+
+        def stopped(self, state, cause):
+            told.append(("stopped", state))
+
+    new_study(store, trials=1)
+    control(store, observer=Notes())
+    assert told == [
+        ("started", "s", 0),
+        ("proposed", 0),
+        ("ended", 0, "complete"),
+        ("proposed", 1),
+        ("ended", 1, "complete"),
+        ("stopped", "finished"),
+    ]
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(store):
+    def fail(candidate):
+        if candidate["prune.level"] > 4:
+            raise ValueError("nothing left")
+
+    new_study(store, trials=19)
+    trials = control(store, bench=FormulaBench(fail))
+    failed = [trial for trial in trials if trial.state == "failed"]
+    assert len(failed) == 10
+    assert {trial.cause for trial in failed} == {"prune: nothing left"}
+    assert all(trial.stages and not trial.measurements for trial in failed)
+    assert store.study("s").state == "finished"
+
+
+def test_a_repeated_candidate_is_answered_from_the_store(store):
+    bench = FormulaBench()
+    new_study(store, trials=3)
+    trials = control(store, bench=bench, strategy=Same())
+    assert len(bench.built) == 2  # the baseline and the candidate
+    assert [trial.reused_from for trial in trials] == [None, None, 1, 1]
+    assert trials[2].measurements == trials[1].measurements
+    assert all(stage.cached for stage in trials[2].stages)
+
+
+def test_identical_bytes_are_measured_once(store):
+    bench = FormulaBench()
+    new_study(store, trials=19)
+    trials = control(store, bench=bench)
+    assert len(bench.measured) == len(set(bench.measured)) == 18  # levels 8 and 9 coincide
+    assert sum(trial.reused_from is not None for trial in trials) == 2
+
+
+def test_memos_come_back(store):
+    new_study(store, trials=4)
+    control(store, strategy=Remembers())
+    assert store.study("s").memo == {"last": 4}
+
+
+def test_a_proposal_outside_the_space_stops_the_study_with_a_clear_cause(store):
+    class Wrong:
+        def propose(self, view, number, rng):
+            return Proposal({"prune.level": 99, "quantize.scheme": "none"})
+
+    new_study(store)
+    with pytest.raises(ValueError, match="must lie in"):
+        control(store, strategy=Wrong())
+    study = store.study("s")
+    assert study.state == "failed"
+    assert "prune.level" in study.cause
+    assert len(store.trials(study)) == 1
+
+
+def test_waiting_with_nothing_to_wait_for_is_an_error_of_the_strategy(store):
+    class Waits:
+        def propose(self, view, number, rng):
+            return None
+
+    new_study(store)
+    with pytest.raises(NasliteError, match="asked to wait at trial 1"):
+        control(store, strategy=Waits())
+
+
+def test_a_broken_baseline_stops_the_study(store):
+    def fail(candidate):
+        raise ValueError("no such layer")
+
+    new_study(store)
+    with pytest.raises(BaselineFailed, match="no such layer"):
+        control(store, bench=FormulaBench(fail))
+    assert store.study("s").state == "failed"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_an_interrupted_study_resumes_to_the_same_table(store, signal_number, swallowed):
+    new_study(store, "whole", trials=12)
+    expected = table(control(store, "whole"))
+    new_study(store, "cut", trials=12)
+
+    def interrupt_at_5(candidate):
+        if len(bench.built) == 5:
+            try:
+                os.kill(os.getpid(), signal_number)
+            except KeyboardInterrupt:
+                if not swallowed:
+                    raise
+                raise ValueError("a library's own error") from None
+
+    bench = FormulaBench(interrupt_at_5)
+    with pytest.raises(KeyboardInterrupt):
+        control(store, "cut", bench=bench)
+    study = store.study("cut")
+    assert study.state == "interrupted"
+    assert not store.is_live(study)
+    assert [trial.state for trial in store.trials(study)] == ["complete"] * 4 + ["running"]
+    again = FormulaBench()
+    trials = control(store, "cut", bench=again)
+    assert table(trials) == expected
+    assert trials[4].attempt == 2
+    assert again.built == [trial.candidate for trial in trials[4:]]  # nothing done is redone
+
+
+def test_a_stop_request_ends_the_study_after_its_trial(store):
+    def ask(candidate):
+        if len(bench.built) == 3:
+            store.add_request(store.study("s"), "stop")
+
+    bench = FormulaBench(ask)
+    new_study(store, trials=12)
+    trials = control(store, bench=bench)
+    assert len(trials) == 3
+    assert store.study("s").state == "stopped"
+    assert store.requests(store.study("s")) == []
+    assert len(control(store)) == 13
+
+
+def test_minutes_are_spent_over_all_sessions(store):
+    study = new_study(store, trials=100)
+    owner = new_owner()
+    store.claim(study, owner)
+    store.set_budget(study, owner, 100, 1e-9)
+    store.release(study, owner, "interrupted")
+    assert len(control(store)) == 1
+    assert "minutes are used up" in store.study("s").cause
+
+
+def test_a_controller_that_lost_its_study_stops_and_writes_nothing(store):
+    taken = new_owner()
+
+    def lose(candidate):
+        if len(bench.built) == 3:
+            study = store.study("s")
+            store.release(study, study.owner, "interrupted")
+            store.claim(study, taken)
+
+    bench = FormulaBench(lose)
+    new_study(store)
+    with pytest.raises(StudyBusy):
+        control(store, bench=bench)
+    study = store.study("s")
+    assert study.owner == taken
+    assert [trial.state for trial in store.trials(study)] == ["complete"] * 2 + ["running"]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import contextlib
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.errors import ExpressionError
+from search.expressions import (
+    OPERATORS,
+    Comparison,
+    Expression,
+    Joined,
+    Not,
+    parse,
+    parse_constraint,
+    violation,
+)
+
+names = st.sampled_from(["accuracy", "size_bytes", "onnx_quantization.scheme", "precision@l3.0"])
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
+words = st.text(st.characters(codec="ascii", exclude_characters="'\"\n"), max_size=8)
+comparisons = st.builds(Comparison, names, st.sampled_from(list(OPERATORS)), numbers | words)
+expressions: st.SearchStrategy[Expression] = st.recursive(
+    comparisons,
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(
+            Joined,
+            st.sampled_from(["and", "or"]),
+            st.lists(inner, min_size=2, max_size=3).map(tuple),
+        )
+    ),
+    max_leaves=6,
+)
+rows = st.dictionaries(names, st.floats(-10, 10) | st.sampled_from(["static", "none"]))
+
+
+@given(expressions, rows)
+def test_what_is_printed_means_the_same_when_read_again(expression, row):
+    assert parse(str(expression)).holds(row) == expression.holds(row)
+
+
+@given(comparisons)
+def test_a_comparison_survives_printing_exactly(comparison):
+    assert parse(str(comparison)) == comparison
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(ExpressionError):  # and nothing else
+        assert parse(str(parse(text))) == parse(str(parse(text)))
+
+
+def test_and_binds_stronger_than_or_and_parentheses_override():
+    row = {"a": 1.0, "b": 0.0, "c": 0.0}
+    assert parse("a == 1 or b == 1 and c == 1").holds(row)
+    assert not parse("(a == 1 or b == 1) and c == 1").holds(row)
+    assert parse("not b == 1 and not (c == 1)").holds(row)
+
+
+def test_a_name_without_a_value_meets_nothing():
+    assert not parse("missing <= 1").holds({})
+    assert not parse("missing == none").holds({})
+
+
+def test_words_compare_with_words_only():
+    assert parse("scheme == static").holds({"scheme": "static"})
+    assert parse("scheme != 'none'").holds({"scheme": "static"})
+    assert not parse("scheme <= 3").holds({"scheme": "static"})
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "expected a metric at the end"),
+        ("accuracy", "expected one of <= < >= > == !="),
+        ("accuracy <", "expected a number or a word at the end"),
+        ("accuracy < 3 size_bytes < 4", "expected and, or, or the end at 'size_bytes < 4'"),
+        ("(accuracy < 3", "expected ) at the end"),
+        ("accuracy = 3", "cannot read 'accuracy = 3' at '= 3'"),
+        ("3 < accuracy", "expected a metric at '3 < accuracy'"),
+        ("__import__('os')", "expected one of"),
+        ("and < 3", "expected a metric"),
+    ],
+)
+def test_a_malformed_expression_says_where_and_how_to_write_it(text, part):
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    assert part in str(caught.value)
+
+
+def test_an_unknown_name_offers_the_nearest():
+    with pytest.raises(ExpressionError, match="unknown metric 'acuracy'; did you mean 'accuracy'"):
+        parse("acuracy > 0.5", known=["accuracy", "size_bytes"])
+
+
+@pytest.mark.parametrize("text", ["a <= 1 and b <= 2", "a == 1", "a != 1", "a <= b", "not a < 1"])
+def test_a_constraint_is_one_inequality_with_a_number(text):
+    with pytest.raises(ExpressionError):
+        parse_constraint(text)
+
+
+def test_violation_is_relative_to_the_bound_and_zero_when_met():
+    size = parse_constraint("size_bytes <= 400")
+    assert violation(size, 400) == 0
+    assert violation(size, 500) == 0.25
+    assert violation(parse_constraint("accuracy >= 0.8"), 0.6) == pytest.approx(0.25)
+    assert violation(parse_constraint("drop <= 0"), 0.01) == pytest.approx(0.01)
+    assert 0 < violation(parse_constraint("drop < 0.5"), 0.5) < 1e-12
+    assert violation(parse_constraint("drop > 0.5"), 0.6) == 0.0
+
+
+@given(numbers, numbers)
+def test_a_violation_is_positive_exactly_when_the_constraint_is_broken(bound, value):
+    constraint = Comparison("x", "<=", bound)
+    off = violation(constraint, value)
+    assert (off > 0) == (value > bound)
+    assert not math.isnan(off)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from search.goals import Goals
+
+GOALS = Goals.of_config(
+    {
+        "objectives": {"accuracy": "maximize", "size_bytes": "minimize"},
+        "constraints": ["accuracy_drop <= 0.1"],
+    }
+)
+
+
+def row(accuracy: float, size: float, drop: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "size_bytes": size, "accuracy_drop": drop}
+
+
+def test_values_are_all_minimised():
+    assert GOALS.values(row(0.9, 100, 0)) == (-0.9, 100)
+
+
+def test_feasible_rows_come_before_infeasible_ones_on_the_front():
+    rows = [row(0.5, 10, 0.4), row(0.9, 100, 0.0), row(0.8, 90, 0.1), row(0.8, 95, 0.1)]
+    assert GOALS.on_front(rows) == [False, True, True, False]
+
+
+def test_without_a_feasible_row_the_least_broken_one_is_the_front():
+    assert GOALS.on_front([row(0.5, 10, 0.4), row(0.6, 100, 0.3)]) == [False, True]
+
+
+def test_no_rows_have_no_front():
+    assert GOALS.on_front([]) == []
+
+
+def test_the_metrics_a_study_needs():
+    assert GOALS.metrics() == {"accuracy", "size_bytes", "accuracy_drop"}

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+
+from search import check
+from search.errors import ConfigError
+
+
+def problems(path) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        check(path)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_a_config_resolves_to_a_space_of_prefixed_knobs(workspace):
+    prepared = check(workspace.config())
+    assert [knob.name for knob in prepared.space][:2] == [
+        "structured_pruning.ratio",
+        "structured_pruning.importance",
+    ]
+    importance = prepared.space["structured_pruning.importance"]
+    assert importance.active_when is not None
+    assert importance.active_when.knob == "structured_pruning.ratio"
+    assert prepared.space.size == 8
+    assert prepared.config.threads == 1
+    assert prepared.space.baseline() == {
+        "structured_pruning.ratio": 0.0,
+        "distillation.epochs": 0,
+        "onnx_quantization.scheme": "none",
+    }
+    assert list(workspace.folder.glob("naslite*")) == []  # nothing is stored
+
+
+def test_objectives_default_to_the_score_and_latency(workspace):
+    prepared = check(workspace.config(objectives=None))
+    assert dict(prepared.config.objectives) == {
+        "accuracy": "maximize",
+        "latency_ratio": "minimize",
+    }
+
+
+def test_every_kind_of_problem_comes_at_once(workspace):
+    found = problems(
+        workspace.config(
+            sed=1,
+            task="missing.py:Toy",
+            pipeline=[
+                {"structured_prunning": {}},
+                {"distillation": {"epochs": {"low": 5, "high": 2}, "temprature": 2, "lr": "fast"}},
+                {"onnx_quantization": {"scheme": ["none", "statik"], "activation": []}},
+            ],
+            runtime={"name": "onnxruntim"},
+            strategy={"name": "randm"},
+        )
+    )
+    assert set(found) == {
+        "sed",
+        "task",
+        "pipeline.0",
+        "pipeline.1.distillation.epochs.high",
+        "pipeline.1.distillation.temprature",
+        "pipeline.1.distillation.lr",
+        "pipeline.2.onnx_quantization.scheme",
+        "pipeline.2.onnx_quantization.activation",
+        "runtime.name",
+        "strategy.name",
+    }
+    assert "did you mean 'structured_pruning'" in found["pipeline.0"]
+    assert "did you mean 'temperature'" in found["pipeline.1.distillation.temprature"]
+    assert "low=5, high=2" in found["pipeline.1.distillation.epochs.high"]
+    assert "did you mean 'onnxruntime'" in found["runtime.name"]
+    assert "did you mean 'random'" in found["strategy.name"]
+
+
+def test_unknown_metrics_offer_the_nearest(workspace):
+    found = problems(
+        workspace.config(
+            objectives={"acuracy": "maximize"}, constraints=["size_byte <= 3", "latency_ms <= 1"]
+        )
+    )
+    assert set(found) == {"objectives.acuracy", "constraints.0"}
+    assert "did you mean 'accuracy'" in found["objectives.acuracy"]
+    assert "did you mean 'size_bytes'" in found["constraints.0"]
+
+
+def test_metrics_of_further_batch_sizes_are_known(workspace):
+    path = workspace.config(
+        runtime={"batch_sizes": [2, 4]}, constraints=["latency_ratio_batch4 <= 2"]
+    )
+    assert check(path).config.runtime.batch_sizes == [2, 4]
+
+
+def test_what_changes_the_model_stands_before_what_changes_the_file(workspace):
+    found = problems(
+        workspace.config(pipeline=[{"onnx_quantization": {}}, {"distillation": {"epochs": 1}}])
+    )
+    assert "must stand before 'onnx_quantization'" in found["pipeline.1"]
+
+
+def test_an_unknown_option_of_a_strategy_is_named(workspace):
+    found = problems(workspace.config(strategy={"name": "random", "population": 3}))
+    assert "unknown option 'population'" in found["strategy.population"]
+
+
+def test_a_model_that_cannot_be_exported_is_a_problem_of_the_task(workspace):
+    (workspace.folder / "bad.py").write_text(
+        """
+import numpy as np
+import torch
+from torch import nn
+from compressors.base import Task
+
+class Detour(nn.Module):  # leaves torch, so that exporters see a constant
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+    def forward(self, x):
+        return self.linear(x) + torch.from_numpy(np.linalg.svd(x.detach().numpy())[0][:, :2])
+
+class Bad(Task):
+    def model(self): return Detour()
+    def train_batches(self): return [(torch.rand(8, 4), torch.zeros(8).long())]
+    calibration_batches = eval_batches = train_batches
+"""
+    )
+    found = problems(workspace.config(task="bad.py:Bad"))
+    assert found["task"].startswith("export: the exported file")
+
+
+def test_a_strategy_and_a_compressor_from_a_file(workspace):
+    (workspace.folder / "mine.py").write_text(
+        """
+import copy
+from strategies.space import Float
+from strategies.base import Proposal
+
+class First:
+    def __init__(self, index=0):
+        self.index = index
+    def propose(self, view, number, rng):
+        return Proposal(view.space.at(number))
+
+class Shrink:
+    version = 1
+    libraries = ("torch",)
+    def knobs(self, model, task):
+        return [Float(name="factor", low=0.0, high=1.0, neutral=1.0)]
+    def apply(self, model, options, context):
+        return copy.deepcopy(model), {}
+    def replay(self, model, recipe):
+        return copy.deepcopy(model)
+"""
+    )
+    prepared = check(
+        workspace.config(
+            strategy={"name": "mine.py:First", "index": 2},
+            pipeline=[{"mine.py:Shrink": {"factor": [0.5, 1.0]}}],
+        )
+    )
+    assert [knob.name for knob in prepared.space] == ["Shrink.factor"]

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from doubles import FormulaBench, control, new_study
+
+from search.errors import ExpressionError, UnknownName
+from search.report import (
+    as_csv,
+    as_json,
+    format_value,
+    knob_values,
+    rows_table,
+    short,
+    show_lines,
+    studies_table,
+    study_json,
+    trials_table,
+)
+from search.results import StudyResults
+from storage import Store, UnknownTrial
+
+
+def fail(candidate):
+    if candidate["prune.level"] == 1:
+        raise ValueError("[red]odd[/red] cause")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('results') / 'a.db'}")
+    new_study(store, trials=19)
+    control(store, bench=FormulaBench(fail))
+    return StudyResults(store, "s")
+
+
+def text_of(*renderables) -> str:
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=200, markup=False).print(*renderables)
+    return out.getvalue()
+
+
+def test_the_front_is_what_brute_force_says(results):
+    rows = [row for row in results.rows() if row.trial.state == "complete"]
+
+    def dominates(a, b):
+        if a.is_feasible != b.is_feasible:
+            return a.is_feasible
+        x, y = a.metrics, b.metrics
+        no_worse = x["accuracy"] >= y["accuracy"] and x["size_bytes"] <= y["size_bytes"]
+        return no_worse and (x["accuracy"], x["size_bytes"]) != (y["accuracy"], y["size_bytes"])
+
+    expected = {b.number for b in rows if not any(dominates(a, b) for a in rows)}
+    front = results.front()
+    assert {row.number for row in front} == expected
+    assert all(row.is_feasible for row in front)
+    sizes = [row.metrics["size_bytes"] for row in front]
+    assert sizes == sorted(sizes)
+
+
+def test_where_sort_and_limit(results):
+    rows = results.best("accuracy_drop <= 0.1 and quantize.scheme == int8", sort="accuracy")
+    assert rows
+    assert all(row.trial.candidate["quantize.scheme"] == "int8" for row in rows)
+    accuracies = [row.metrics["accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert results.best("number >= 0", sort="size_bytes", limit=2)[0].metrics["size_bytes"] == min(
+        row.metrics["size_bytes"] for row in results.rows() if row.is_feasible
+    )
+    assert len(results.best(limit=1)) == 1
+    assert results.best("size_bytes < 0") == []
+
+
+def test_infeasible_rows_stand_behind_feasible_ones(results):
+    feasible = [row.is_feasible for row in results.best("number >= 0", sort="size_bytes")]
+    assert feasible == sorted(feasible, reverse=True)
+    assert not all(feasible)
+
+
+def test_bad_queries_say_what_is_known(results):
+    with pytest.raises(ExpressionError, match="unknown metric 'sise_bytes'; did you mean"):
+        results.best("sise_bytes < 3")
+    with pytest.raises(UnknownName, match="unknown metric 'acc'"):
+        results.best(sort="acc")
+    with pytest.raises(UnknownTrial, match="no trial 77 in study 's'; its trials: 0 to 19"):
+        results.row(77)
+
+
+def test_the_json_of_a_trial_is_complete_and_serialisable(results):
+    record = json.loads(as_json(results.front()[0].to_json()))
+    assert {
+        "number",
+        "state",
+        "candidate",
+        "metrics",
+        "values",
+        "violations",
+        "on_front",
+        "stages",
+        "cause",
+        "artifact",
+    } <= set(record)
+    assert set(record["metrics"]["size_bytes"]) == {"value", "unit", "low", "high", "n"}
+    assert set(record["stages"][0]) >= {"name", "seconds", "cached"}
+    assert set(record["artifact"]) >= {"sha256", "size_bytes", "files"}
+    assert record["violations"] == {"accuracy_drop <= 0.3": 0.0}
+    assert record["on_front"] is True
+
+
+def test_csv_has_a_line_per_row_and_flat_columns(results):
+    rows = [row.to_json() for row in results.rows()]
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert len(read) == 20
+    assert read[0]["candidate.prune.level"] == "0"
+    assert float(read[0]["metrics.size_bytes.value"]) == 1000
+    assert as_csv([]) == ""
+
+
+def test_tables_show_ratios_violations_and_causes(results):
+    shown = text_of(rows_table(results, results.best("number >= 0"), title="t"))
+    assert "×0.250" in shown
+    assert "accuracy_drop <= 0.3: broken by" in shown
+    shown = text_of(trials_table(results, results.rows()))
+    assert "prune: ValueError" not in shown
+    assert "[red]odd[/red] cause" in shown
+    assert "uncompressed" in shown
+
+
+def test_show_gives_stages_measurements_and_cause(results):
+    failed = next(row for row in results.rows() if row.trial.state == "failed")
+    assert "cause: prune: [red]odd[/red] cause" in text_of(*show_lines(results, failed))
+    best = text_of(*show_lines(results, results.front()[0]))
+    for part in ("stage", "latency_ratio", "[0.9000, 1.1000]", "SHA-256", "met"):
+        assert part in best
+    reused = next(row for row in results.rows() if row.trial.reused_from is not None)
+    assert f"from trial {reused.trial.reused_from}" in text_of(*show_lines(results, reused))
+
+
+def test_candidates_in_short(results):
+    names = {short(results, row) for row in results.rows()}
+    assert {"uncompressed", "level=3", "int8", "level=3 · int8"} <= names
+
+
+def test_ls_counts_trials_without_the_baseline(results):
+    (summary,) = results.store.studies()
+    record = study_json(summary)
+    assert (record["done"], record["trials"], record["state"]) == (19, 19, "finished")
+    assert record["counts"]["complete"] == 18
+    assert "19/19" in text_of(studies_table([summary]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("size_bytes", 999.0, "999 B"),
+        ("size_bytes", 121_223.0, "121 kB"),
+        ("size_bytes", 1_233_109.0, "1.23 MB"),
+        ("size_bytes", 5e12, "5000 GB"),
+        ("latency_ms", 0.4694, "0.469 ms"),
+        ("latency_ms_batch32", 1234.5, "1234 ms"),
+        ("parameters", 307_402.0, "307 k"),
+        ("macs", 3_034_368.0, "3.03 M"),
+        ("accuracy", 0.9925, "0.9925"),
+    ],
+)
+def test_values_as_people_read_them(metric, value, shown):
+    assert format_value(metric, value) == shown
+
+
+def test_knob_values_in_words():
+    assert knob_values({"kind": "choice", "values": ["a", 2, 0.5]}) == "a, 2, 0.5"
+    record = {"kind": "float", "low": 0.0, "high": 0.8, "step": 0.1}
+    assert knob_values(record) == "0 to 0.8 step 0.1"
+    assert knob_values({"kind": "float", "low": 1e-4, "high": 1, "log": True}) == "0.0001 to 1 log"
