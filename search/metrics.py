@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from storage import Measurement
 
+DROP_DIGITS = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -58,7 +60,9 @@ def drop(facts: Facts) -> list[Measurement]:
     loss = facts.baseline_score - facts.score
     if not facts.higher_is_better:
         loss = -loss
-    return [Measurement(f"{facts.score_name}_drop", loss or 0.0, n=facts.samples)]
+    # 0.995 - 0.985 is 0.01, not 0.010000000000000009, which would break `accuracy_drop <= 0.01`.
+    loss = round(loss, DROP_DIGITS) or 0.0
+    return [Measurement(f"{facts.score_name}_drop", loss, n=facts.samples)]
 
 
 def size_bytes(facts: Facts) -> list[Measurement]:

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 
 from storage import StudySummary
@@ -31,56 +32,79 @@ def console() -> Console:
     )
 
 
-def rows_table(results: StudyResults, rows: Sequence[Row], *, title: str) -> Table:
-    """Number, candidate in short form, every metric with its ratio to the baseline, violations."""
+def rows_view(
+    results: StudyResults, rows: Sequence[Row], *, title: str, width: int
+) -> RenderableType:
+    """Number, candidate in short form, every metric with its ratio to the baseline, violations.
+
+    A table, or a paragraph for each row where the table needs more than `width` characters.
+    """
     baseline = results.baseline()
     reference = baseline.metrics if baseline else {}
+    table = _rows_table(results, rows, reference, title)
+    if _fits(table, width):
+        return table
+    lines = [title]
+    for row in rows:
+        cells = {name: _metric_cell(name, row, reference) for name in results.metric_names}
+        shown = [f"{name} {cell.replace(chr(10), ' ')}" for name, cell in cells.items() if cell]
+        lines += [f"\n#{row.number} {short(results, row)}", f"   {', '.join(shown)}"]
+        lines += [f"   violations: {_violations(row)}"]
+    return Group(*lines, "")
+
+
+def _rows_table(
+    results: StudyResults, rows: Sequence[Row], reference: Mapping[str, float], title: str
+) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("#", justify="right")
     table.add_column("candidate", min_width=20, overflow="fold")
     for name in results.metric_names:
-        table.add_column(name, justify="right", overflow="fold")
-    table.add_column("violations", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("violations", overflow="fold", min_width=10)
     for row in rows:
         cells = [_metric_cell(name, row, reference) for name in results.metric_names]
         table.add_row(str(row.number), short(results, row), *cells, _violations(row))
     return table
 
 
-def trials_table(results: StudyResults, rows: Sequence[Row]) -> Table:
-    """Every trial in a line: number, state, candidate, objectives, seconds, cache hits, cause."""
+def trials_view(results: StudyResults, rows: Sequence[Row], *, width: int) -> RenderableType:
+    """Every trial in a line: number, state, candidate, objectives, seconds, cache hits, cause.
+
+    A table, or a paragraph for each trial where the table needs more than `width` characters.
+    """
+    objectives = list(results.goals.objectives)
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("#", justify="right")
-    table.add_column("state")
-    table.add_column("candidate", overflow="fold")
-    for name in results.goals.objectives:
-        table.add_column(name, justify="right")
-    for name in ("seconds", "cached"):
-        table.add_column(name, justify="right")
-    table.add_column("cause / violations", overflow="fold")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("candidate", overflow="fold", min_width=20)
+    for name in (*objectives, "seconds", "cached"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("cause / violations", overflow="fold", min_width=20)
+    lines = []
     for row in rows:
         trial = row.trial
-        hits = sum(stage.cached for stage in trial.stages)
-        table.add_row(
-            f"{trial.number}{'*' if row.on_front else ''}",
-            trial.state,
-            short(results, row),
-            *(
-                format_value(name, row.metrics[name]) if row.metrics else ""
-                for name in results.goals.objectives
-            ),
-            f"{trial.seconds:.1f}",
-            f"{hits}/{len(trial.stages)}",
-            trial.cause or _violations(row),
+        number = f"{trial.number}{'*' if row.on_front else ''}"
+        values = [
+            format_value(name, row.metrics[name]) if row.metrics else "" for name in objectives
+        ]
+        seconds = f"{trial.seconds:.1f}"
+        cached = f"{sum(stage.cached for stage in trial.stages)}/{len(trial.stages)}"
+        cause = trial.cause or _violations(row)
+        table.add_row(number, trial.state, short(results, row), *values, seconds, cached, cause)
+        shown = ", ".join(f"{n} {v}" for n, v in zip(objectives, values, strict=True) if v)
+        lines.append(
+            f"#{number} {trial.state}: {short(results, row)}\n"
+            f"   {shown or cause} ({seconds} s, {cached} cached)"
         )
-    table.caption = "* on the front; cached: stages taken from the cache / all stages"
-    return table
+    caption = "* on the front; cached: stages taken from the cache / all stages"
+    return Group(table if _fits(table, width) else Group(*lines), caption)
 
 
 def studies_table(summaries: Sequence[StudySummary]) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for name in ("study", "state", "trials", "by state", "minutes", "updated", "cause"):
-        table.add_column(name, overflow="fold")
+    for name in ("study", "state", "trials", "by state", "minutes", "updated (UTC)", "cause"):
+        table.add_column(name, overflow="fold", no_wrap=name.startswith("updated"))
     for record in map(study_json, summaries):
         counts = ", ".join(f"{n} {state}" for state, n in record["counts"].items())
         table.add_row(
@@ -89,7 +113,7 @@ def studies_table(summaries: Sequence[StudySummary]) -> Table:
             f"{record['done']}/{record['trials']}",
             counts,
             f"{record['seconds'] / 60:.1f}",
-            record["updated"],
+            record["updated"][:16].replace("T", " "),
             record["cause"],
         )
     return table
@@ -137,7 +161,7 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
             interval = ""
             if m.low is not None and m.high is not None:
                 interval = f"[{format_value(m.metric, m.low)}, {format_value(m.metric, m.high)}]"
-            ratio = _ratio(m.metric, m.value, baseline.metrics if baseline else {})
+            ratio = _ratio(m.metric, row.metrics, baseline.metrics if baseline else {})
             samples = "" if m.n is None else str(m.n)
             table.add_row(m.metric, format_value(m.metric, m.value), interval, samples, ratio)
         yield table
@@ -204,6 +228,11 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue().rstrip("\n")
 
 
+def _fits(table: Table, width: int) -> bool:
+    wide = Console(width=10_000)
+    return Measurement.get(wide, wide.options, table).minimum <= width
+
+
 def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
     if name not in row.metrics:
         return ""
@@ -213,13 +242,16 @@ def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
         if found.low is None or found.high is None:
             return value
         return f"{value}\n[{found.low:.3f}, {found.high:.3f}]"
-    ratio = _ratio(name, row.metrics[name], reference)
+    ratio = _ratio(name, row.metrics, reference)
     return f"{value}\n{ratio}" if ratio else value
 
 
-def _ratio(name: str, value: float, reference: Mapping[str, float]) -> str:
+def _ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str, float]) -> str:
+    """The ratio to the baseline; for milliseconds the one that was measured side by side."""
+    if name.startswith("latency_"):
+        return f"{RATIO}{metrics[name.replace('latency_ms', 'latency_ratio')]:.3f}"
     base = reference.get(name)
-    return f"{RATIO}{value / base:.3f}" if base else ""
+    return f"{RATIO}{metrics[name] / base:.3f}" if base else ""
 
 
 def _violations(row: Row) -> str:

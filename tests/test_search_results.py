@@ -13,12 +13,12 @@ from search.report import (
     as_json,
     format_value,
     knob_values,
-    rows_table,
+    rows_view,
     short,
     show_lines,
     studies_table,
     study_json,
-    trials_table,
+    trials_view,
 )
 from search.results import StudyResults
 from storage import Store, UnknownTrial
@@ -122,10 +122,11 @@ def test_csv_has_a_line_per_row_and_flat_columns(results):
 
 
 def test_tables_show_ratios_violations_and_causes(results):
-    shown = text_of(rows_table(results, results.best("number >= 0"), title="t"))
+    rows = results.best("number >= 0")
+    shown = text_of(rows_view(results, rows, title="t", width=200))
     assert "×0.250" in shown
     assert "accuracy_drop <= 0.3: broken by" in shown
-    shown = text_of(trials_table(results, results.rows()))
+    shown = text_of(trials_view(results, results.rows(), width=200))
     assert "prune: ValueError" not in shown
     assert "[red]odd[/red] cause" in shown
     assert "uncompressed" in shown
@@ -177,3 +178,26 @@ def test_knob_values_in_words():
     record = {"kind": "float", "low": 0.0, "high": 0.8, "step": 0.1}
     assert knob_values(record) == "0 to 0.8 step 0.1"
     assert knob_values({"kind": "float", "low": 1e-4, "high": 1, "log": True}) == "0.0001 to 1 log"
+
+
+def test_the_ratio_of_milliseconds_is_the_one_measured_side_by_side(results):
+    row = results.front()[0]
+    (line,) = [
+        line
+        for line in text_of(*show_lines(results, row)).splitlines()
+        if line.split()[:1] == ["latency_ms"]
+    ]
+    assert line.split()[-1] == f"×{row.metrics['latency_ratio']:.3f}"
+
+
+def test_a_narrow_terminal_gets_every_metric_as_well(results):
+    rows = results.front()
+    narrow = text_of(rows_view(results, rows, title="t", width=70))
+    assert "─" not in narrow
+    for name in results.metric_names:
+        assert narrow.count(f"{name} ") >= len(rows)
+    assert narrow.count("violations: none") == len(rows)
+    narrow = text_of(trials_view(results, results.rows(), width=50))
+    assert "─" not in narrow
+    assert narrow.count(" cached)") == 20
+    assert "[red]odd[/red] cause" in narrow

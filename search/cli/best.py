@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..report import rows_table
+from ..report import console, rows_view
 from . import options
 
 
@@ -37,5 +37,5 @@ def best(
     options.emit(
         format,
         [row.to_json() for row in rows],
-        lambda: rows_table(results, rows, title=title),
+        lambda: rows_view(results, rows, title=title, width=console().width),
     )

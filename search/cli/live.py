@@ -16,7 +16,7 @@ from storage import Study, Trial
 
 from ..goals import Goals
 from ..observer import Observer
-from ..report import console, format_value, rows_table
+from ..report import console, format_value, rows_view
 from ..results import StudyResults
 
 
@@ -38,7 +38,8 @@ def finish(results: StudyResults) -> None:
     """The front, and where to go from here."""
     out, name = console(), results.name
     front = results.front()
-    out.print(rows_table(results, front, title=f"front of {name}: {len(front)} rows"))
+    title = f"front of {name}: {len(front)} rows"
+    out.print(rows_view(results, front, title=title, width=out.width))
     if not any(row.is_feasible for row in front):
         out.print("no trial meets all constraints; these come nearest")
     failures = Counter(r.trial.state for r in results.rows() if r.trial.state != "complete")
@@ -131,8 +132,9 @@ class LogLines(Progress):
             what = ", ".join(f"{n} {format_value(n, trial.metrics[n])}" for n in names)
         hits = sum(stage.cached for stage in trial.stages)
         left = self.seconds_left()
+        who = f"trial {trial.number}/{self.total}" if trial.number else "baseline"
         self._say(
-            f"trial {trial.number}/{self.total} {trial.state} in {trial.seconds:.1f} s"
+            f"{who} {trial.state} in {trial.seconds:.1f} s"
             f" ({hits}/{len(trial.stages)} stages cached): {what}"
             + (f"; {clock(left)} left" if left is not None else "")
         )

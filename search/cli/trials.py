@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..report import trials_table
+from ..report import console, trials_view
 from . import options
 
 
@@ -18,4 +18,8 @@ def trials(name: str, store: str | None, format: str) -> None:
 
     results = open_study(name, store=store)
     rows = results.rows()
-    options.emit(format, [row.to_json() for row in rows], lambda: trials_table(results, rows))
+    options.emit(
+        format,
+        [row.to_json() for row in rows],
+        lambda: trials_view(results, rows, width=console().width),
+    )
