@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage import NewStudy, Outcome, Store, Study
+from storage.artifacts import ContentStore
 from storage.store import check_new_study, file_stores, files_folder, new_owner
 
 from .config import StudyConfig, load_config, parse_config, store_url
 from .errors import ConfigError, NasliteError, Problem
+from .interrupts import Interrupts
 from .observer import Observer
 from .results import StudyResults
 
@@ -51,29 +53,16 @@ def run(
         raise ConfigError(label, problems)
     url = store_url(store, config)
     check_new_study(url, config.study)
-    observer = observer or Observer()
-    observer.preparing(f"loading task {config.task}")
-    prepared = prepare(config, folder, problems, label)
-    observer.preparing("exporting and measuring the uncompressed model")
-    stores = file_stores(files_folder(url))
-    bench = _workbench(prepared, stores)
-    baseline = _baseline_outcome(bench, label)
-    opened = Store(url)
-    owner = new_owner()
-    study = opened.create_study(
-        NewStudy(
-            name=prepared.config.study,
-            config=prepared.stored_config,
-            space=prepared.space.to_json(),
-            task_fingerprint=prepared.loaded.fingerprint,
-            seed=prepared.config.seed,
-            trials=prepared.config.budget.trials,
-            minutes=prepared.config.budget.minutes,
-            facts=prepared.facts,
-        ),
-        owner,
-    )
-    return _control(opened, study, owner, prepared, bench, observer, baseline)
+    observer, interrupts = observer or Observer(), Interrupts()
+    with interrupts.caught():
+        observer.preparing(f"loading task {config.task}")
+        prepared = prepare(config, folder, problems, label)
+        observer.preparing("exporting and measuring the uncompressed model")
+        bench = _workbench(prepared, file_stores(files_folder(url)), interrupts)
+        baseline = _baseline_outcome(bench, label)
+        opened, owner = Store(url), new_owner()
+        study = opened.create_study(_new_study(prepared), owner)
+        return _control(opened, study, owner, prepared, bench, observer, interrupts, baseline)
 
 
 def resume(
@@ -100,18 +89,20 @@ def resume(
         return StudyResults(opened, name)
     owner = new_owner()
     opened.claim(study, owner)
-    observer = observer or Observer()
-    try:
-        for request in opened.requests(study):  # meant for a controller that is gone
-            opened.handle_request(study, owner, request)
-        opened.set_budget(study, owner, *budget)
-        observer.preparing(f"loading task {study.config['task']}")
-        prepared = prepare_stored(study)
-        bench = _workbench(prepared, (opened.artifacts, opened.stages))
-    except BaseException:
-        opened.release(study, owner, study.state, study.cause)
-        raise
-    return _control(opened, opened.study(name), owner, prepared, bench, observer)
+    observer, interrupts = observer or Observer(), Interrupts()
+    with interrupts.caught():
+        try:
+            for request in opened.requests(study):  # meant for a controller that is gone
+                opened.handle_request(study, owner, request)
+            observer.preparing(f"loading task {study.config['task']}")
+            prepared = prepare_stored(study)
+            bench = _workbench(prepared, (opened.artifacts, opened.stages), interrupts)
+            opened.set_budget(study, owner, *budget)
+        except BaseException:
+            opened.release(study, owner, study.state, study.cause)
+            raise
+        study = opened.study(name)
+        return _control(opened, study, owner, prepared, bench, observer, interrupts)
 
 
 def open_study(name: str, *, store: str | None = None) -> StudyResults:
@@ -143,7 +134,8 @@ def check(
         raise ConfigError(label, problems)
     prepared = prepare(config, folder, problems, label)
     with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
-        _baseline_outcome(_workbench(prepared, file_stores(Path(scratch))), label)
+        bench = _workbench(prepared, file_stores(Path(scratch)), Interrupts())
+        _baseline_outcome(bench, label)
     return prepared
 
 
@@ -172,7 +164,23 @@ def _read(
     return config, folder, problems, label
 
 
-def _workbench(prepared: Prepared, stores: tuple[Any, Any]) -> Workbench:
+def _new_study(prepared: Prepared) -> NewStudy:
+    config = prepared.config
+    return NewStudy(
+        name=config.study,
+        config=prepared.stored_config,
+        space=prepared.space.to_json(),
+        task_fingerprint=prepared.loaded.fingerprint,
+        seed=config.seed,
+        trials=config.budget.trials,
+        minutes=config.budget.minutes,
+        facts=prepared.facts,
+    )
+
+
+def _workbench(
+    prepared: Prepared, stores: tuple[ContentStore, ContentStore], interrupts: Interrupts
+) -> Workbench:
     from .evaluation import Workbench
     from .prepare import make_runtime
 
@@ -189,6 +197,7 @@ def _workbench(prepared: Prepared, stores: tuple[Any, Any]) -> Workbench:
         batch_sizes=config.runtime.batch_sizes,
         stages=stages,
         artifacts=artifacts,
+        checkpoint=interrupts.check,
     )
 
 
@@ -209,6 +218,7 @@ def _control(
     prepared: Prepared,
     bench: Workbench,
     observer: Observer,
+    interrupts: Interrupts,
     baseline: Outcome | None = None,
 ) -> StudyResults:
     from .controller import Controller
@@ -226,6 +236,7 @@ def _control(
         goals=prepared.goals,
         bench=bench,
         observer=observer,
+        interrupts=interrupts,
         baseline=baseline,
     ).run()
     return StudyResults(store, study.name)

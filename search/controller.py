@@ -39,6 +39,7 @@ class Controller:
     Args:
         owner: The token under which the study was created or claimed.
         strategy_name: Part of what each proposal's generator is derived from.
+        interrupts: Tells whether Ctrl-C or SIGTERM came; the caller catches the signals.
         baseline: The outcome of trial 0, if it is known already.
     """
 
@@ -54,6 +55,7 @@ class Controller:
         goals: Goals,
         bench: Workbench,
         observer: Observer,
+        interrupts: Interrupts,
         baseline: Outcome | None = None,
     ) -> None:
         self.store = store
@@ -70,7 +72,7 @@ class Controller:
         self.trials = store.trials(study)
         self._first = baseline
         self._observations: dict[int, Observation] = {}
-        self._interrupts = Interrupts()
+        self._interrupts = interrupts
 
     def run(self) -> str:
         """Go on until the budget is spent, the space is used up or somebody asks to stop.
@@ -85,7 +87,7 @@ class Controller:
         """
         state, cause = "failed", ""
         try:
-            with self._interrupts.caught(), self._heartbeat():
+            with self._heartbeat():
                 self.observer.started(self.study, self.trials)
                 state, cause = self._loop()
         except KeyboardInterrupt:

@@ -62,6 +62,7 @@ class Workbench:
         batch_sizes: To time, in samples.
         stages: Cached stage results.
         artifacts: The files of trials.
+        checkpoint: Called before a result is stored; raises if the work was interrupted.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Workbench:
         batch_sizes: Sequence[int],
         stages: ContentStore,
         artifacts: ContentStore,
+        checkpoint: Callable[[], None] = lambda: None,
     ) -> None:
         import torch
 
@@ -89,6 +91,7 @@ class Workbench:
         self.batch_sizes = tuple(batch_sizes)
         self.stages = stages
         self.artifacts = artifacts
+        self.checkpoint = checkpoint
         capability = torch.backends.cpu.get_cpu_capability()
         self._root = root_key(loaded.weights, loaded.fingerprint, seed, threads, capability)
         self._baseline_session: tuple[str, Session] | None = None
@@ -106,6 +109,7 @@ class Workbench:
             try:
                 folder, facts = self._run(stage, folder, facts)
             except Exception as error:
+                self.checkpoint()
                 runs.append(_stage_run(stage, began, ""))
                 state = "refused" if isinstance(error, Refused) else "failed"
                 return Built(tuple(runs), None, state, f"{stage.name}: {one_line(error)}")
@@ -181,6 +185,7 @@ class Workbench:
                 assert folder is not None
                 produced, facts = self._compress_artifact(stage, folder, workdir)
             facts = {**facts, "files": [path.name for path in produced]}
+            self.checkpoint()
             return self.stages.put(stage.key, produced, facts), facts
 
     def _compress_model(

@@ -15,8 +15,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Raises KeyboardInterrupt on the first signal, and remembers it.
 
-    Libraries may swallow the exception or turn it into one of their own; `pending` still tells,
-    so that an interrupted trial is never taken for a failed one.
+    Libraries may swallow the exception or turn it into one of their own (torch.export does, and
+    the exporter then falls back to another); `pending` still tells, so that an interrupted trial
+    is never taken for a failed one, nor what it left for a result.
     """
 
     def __init__(self) -> None:

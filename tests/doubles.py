@@ -9,6 +9,7 @@ from typing import Any
 from search.controller import Controller
 from search.evaluation import Baseline, Built
 from search.goals import Goals
+from search.interrupts import Interrupts
 from search.observer import Observer
 from storage import Artifact, File, Measurement, NewStudy, StageRun, Store, Study, Trial
 from storage.store import new_owner
@@ -96,7 +97,8 @@ def control(
     """Claim a study and run it to its end; returns its trials."""
     study, owner = store.study(name), new_owner()
     store.claim(study, owner)
-    Controller(
+    interrupts = Interrupts()
+    controller = Controller(
         store,
         store.study(name),
         owner,
@@ -106,7 +108,10 @@ def control(
         goals=Goals.of_config(CONFIG),
         bench=bench or FormulaBench(),  # type: ignore[arg-type]
         observer=observer or Observer(),
-    ).run()
+        interrupts=interrupts,
+    )
+    with interrupts.caught():
+        controller.run()
     return store.trials(store.study(name))
 
 

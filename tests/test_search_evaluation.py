@@ -9,6 +9,7 @@ import pytest
 from compressors.base import Refused
 from search.build import _workbench
 from search.evaluation import Baseline, evaluate
+from search.interrupts import Interrupts
 from search.prepare import prepare
 from search.stages import plan
 from storage import CorruptFiles
@@ -49,7 +50,7 @@ def prepared(finished):
 
 @pytest.fixture
 def bench(prepared, tmp_path):
-    return _workbench(prepared, file_stores(tmp_path))
+    return _workbench(prepared, file_stores(tmp_path), Interrupts())
 
 
 def fail(*_):
@@ -141,7 +142,8 @@ def test_metrics_are_those_of_the_stored_file(bench):
         for images, labels in bench.loaded.task.eval_batches()
     ]
     assert measured["accuracy"].value == np.concatenate(right).mean()
-    assert measured["accuracy_drop"].value == 1.0 - measured["accuracy"].value
+    drop = 1.0 - measured["accuracy"].value
+    assert measured["accuracy_drop"].value == pytest.approx(drop, abs=1e-12)
     assert measured["parameters"].value < zero["parameters"]
     assert measured["macs"].value < zero["macs"]
     ratio = measured["latency_ratio"]
@@ -210,3 +212,28 @@ def test_a_changed_artifact_is_not_measured(bench):
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CorruptFiles):
         bench.measure(artifact, None)
+
+
+def test_what_an_interrupt_left_is_not_cached(prepared, tmp_path, monkeypatch):
+    """torch.export swallows an interrupt, and the export then falls back to TorchScript."""
+    interrupts = Interrupts()
+    bench = _workbench(prepared, file_stores(tmp_path), interrupts)
+    whole = bench.build(bench.space.baseline())
+    bench.stages.remove(whole.stages[0].key)
+    export = bench.runtime.export
+
+    def interrupted(model, inputs, path):
+        interrupts.pending = True
+        return export(model, inputs, path)
+
+    def swallowed(model, inputs, path):
+        interrupts.pending = True
+        raise RuntimeError("a library's own error")
+
+    for replacement in (interrupted, swallowed):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(bench.runtime, "export", replacement)
+            bench.build(bench.space.baseline())
+        assert bench.stages.get(whole.stages[0].key) is None
+    interrupts.pending = False
+    assert bench.build(bench.space.baseline()).artifact == whole.artifact
