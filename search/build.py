@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage import NewStudy, Outcome, Store, Study
-from storage.artifacts import ContentStore
-from storage.store import check_new_study, file_stores, files_folder, new_owner
+from storage.artifacts import ContentStore, file_stores
+from storage.database import files_folder
+from storage.lease import new_owner
+from storage.store import check_new_study
 
 from .config import StudyConfig, load_config, parse_config, store_url
 from .errors import ConfigError, NasliteError, Problem

@@ -154,8 +154,8 @@ class Controller:
             constraints=tuple(str(c) for c in self.goals.constraints),
             seed=self.study.seed,
             budget=Budget(self.study.trials, self.study.minutes),
-            done=seen[: number - LAG + 1],
-            pending=seen[number - LAG + 1 :],
+            done=seen[: max(0, number - LAG + 1)],
+            pending=seen[max(0, number - LAG + 1) :],
             memo=self.memo,
         )
 
@@ -249,6 +249,9 @@ class Controller:
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
         """Keep the lease while a trial runs longer than it lasts."""
+        if not self.store.is_shared:  # in memory: nobody else, and one connection only
+            yield
+            return
         ended = threading.Event()
 
         def beat() -> None:

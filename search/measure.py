@@ -54,13 +54,17 @@ def time_against(
         feed: Inputs with `batch_size` samples.
     """
     sessions = (candidate, baseline)
-    calls = [max(1, round(BLOCK_S / _warm_up(session, feed))) for session in sessions]
+    feeds = [_renamed(feed, session.input_names) for session in sessions]
+    calls = [
+        max(1, round(BLOCK_S / _warm_up(session, own)))
+        for session, own in zip(sessions, feeds, strict=True)
+    ]
     times: list[tuple[float, float]] = []
     began = time.perf_counter()
     while True:
         pair = [0.0, 0.0]
         for which in rng.permutation(2):
-            pair[which] = _seconds_per_call(sessions[which], feed, calls[which])
+            pair[which] = _seconds_per_call(sessions[which], feeds[which], calls[which])
         times.append((pair[0], pair[1]))
         if len(times) < MIN_BLOCKS or len(times) % 5:
             continue
@@ -84,6 +88,11 @@ def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     calls = max(1, round(BLOCK_S / _warm_up(baseline, feed)))
     times = [_seconds_per_call(baseline, feed, calls) for _ in range(MIN_BLOCKS)]
     return Timing(batch_size, float(np.median(times)) * 1e3, 1.0, 1.0, 1.0, MIN_BLOCKS)
+
+
+def _renamed(feed: Feed, names: list[str]) -> Feed:
+    """The same arrays under a file's own input names, which depend on the exporter."""
+    return feed if feed.keys() <= set(names) else dict(zip(names, feed.values(), strict=True))
 
 
 def _warm_up(session: Session, feed: Feed) -> float:

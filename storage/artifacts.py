@@ -92,6 +92,11 @@ class ContentStore:
         return self.root / key[:2] / key
 
 
+def file_stores(folder: Path) -> tuple[ContentStore, ContentStore]:
+    """The artifacts and the cached stages in a store's folder."""
+    return ContentStore(folder / "artifacts"), ContentStore(folder / "stages")
+
+
 def describe_file(path: Path) -> File:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from .errors import ForeignDatabase, NoStore, StoreError
@@ -49,6 +49,15 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(str(url.database))
 
 
+def files_folder(url: str) -> Path:
+    """Where a store keeps its files: beside an SQLite file (`naslite.db.files`), else
+    NASLITE_FILES or `naslite.files`."""
+    path = sqlite_file(parse_url(url))
+    if path is not None:
+        return path.with_name(f"{path.name}.files").absolute()
+    return Path(os.environ.get("NASLITE_FILES", "naslite.files")).absolute()
+
+
 def connect(url: URL, *, create: bool) -> Engine:
     """An engine on a database that is ours; `create` makes the tables in an empty one.
 
@@ -68,16 +77,12 @@ def connect(url: URL, *, create: bool) -> Engine:
             if not create:
                 raise NoStore(f"no study is stored at {shown}; `naslite run CONFIG` starts one")
             _create(engine)
-    except OperationalError as error:
-        engine.dispose()
-        raise StoreError(f"cannot open the store {shown}: {_first_line(error)}") from None
-    except DatabaseError as error:
-        engine.dispose()
-        raise ForeignDatabase(
-            f"{shown} is not a naslite database ({_first_line(error)}); choose another path"
-        ) from None
     except SQLAlchemyError as error:
         engine.dispose()
+        if path is not None and type(error) is DatabaseError:  # SQLite: not a database at all
+            raise ForeignDatabase(
+                f"{shown} is not a naslite database ({_first_line(error)}); choose another path"
+            ) from None
         raise StoreError(f"cannot open the store {shown}: {_first_line(error)}") from None
     except StoreError:
         engine.dispose()

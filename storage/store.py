@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from . import queries, schema
-from .artifacts import ContentStore
-from .database import check_writable, connect, parse_url, sqlite_file
+from .artifacts import file_stores
+from .database import check_writable, connect, files_folder, parse_url, sqlite_file
 from .errors import NameTaken, NoStore, StudyBusy, UnknownStudy
+from .lease import is_alive, lease_end, new_owner, take_over
 from .records import (
     ENDED_STATES,
     REQUESTS,
@@ -33,8 +31,6 @@ from .records import (
     Trial,
 )
 
-LEASE_S = 60.0
-
 
 class Store:
     """Studies in a database and their files beside it.
@@ -46,7 +42,7 @@ class Store:
         url: sqlite:///PATH, sqlite:// (in memory) or postgresql://...
         create: Make the tables if the database is empty; False for readers.
         files: The folder of artifacts and cached stages; default: beside an SQLite file
-            (`naslite.db` -> `naslite.files`), else NASLITE_FILES or `naslite.files`.
+            (`naslite.db` -> `naslite.db.files`), else NASLITE_FILES or `naslite.files`.
 
     Raises:
         StoreError: See `storage.errors`.
@@ -54,6 +50,7 @@ class Store:
 
     def __init__(self, url: str, *, create: bool = True, files: Path | None = None) -> None:
         self.url = url
+        self.is_shared = sqlite_file(parse_url(url)) is not None or not url.startswith("sqlite")
         self._engine = connect(parse_url(url), create=create)
         self.artifacts, self.stages = file_stores(files or files_folder(url))
 
@@ -93,7 +90,7 @@ class Store:
     def is_live(self, study: Study) -> bool:
         """Whether a controller runs the study, as far as its lease and its process tell."""
         holds = bool(study.owner) and study.lease_until > time.time()
-        return holds and _is_alive(study.owner)
+        return holds and is_alive(study.owner)
 
     # Requests of others
 
@@ -114,7 +111,7 @@ class Store:
         """
         study = self.study(name)
         with self._engine.begin() as connection:
-            _take_over(connection, study, new_owner())
+            take_over(connection, study, new_owner())
             connection.execute(delete(schema.studies).where(schema.studies.c.id == study.id))
             unused = queries.unused_artifacts(connection)
             connection.execute(
@@ -141,7 +138,7 @@ class Store:
                         state="running",
                         memo={},
                         owner=owner,
-                        lease_until=now + LEASE_S,
+                        lease_until=lease_end(now),
                         created_at=now,
                         updated_at=now,
                     )
@@ -157,7 +154,7 @@ class Store:
             StudyBusy: A live controller owns it.
         """
         with self._engine.begin() as connection:
-            _take_over(connection, study, owner)
+            take_over(connection, study, owner)
 
     def renew(self, study: Study, owner: str) -> None:
         """Prolong the lease."""
@@ -168,7 +165,8 @@ class Store:
         """Give the study up in a state, so that another controller may claim it at once."""
         assert state in STUDY_STATES, state
         with self._fenced(study, owner) as connection:
-            _update_study(connection, study, owner="", lease_until=0.0, state=state, cause=cause)
+            given_up = {"owner": "", "lease_until": 0.0, "state": state, "cause": _storable(cause)}
+            _update_study(connection, study, **given_up)
 
     def set_budget(self, study: Study, owner: str, trials: int, minutes: float | None) -> None:
         with self._fenced(study, owner) as connection:
@@ -237,14 +235,15 @@ class Store:
                 study,
                 number,
                 state=outcome.state,
-                cause=outcome.cause,
+                cause=_storable(outcome.cause),
                 artifact=outcome.artifact.sha256 if outcome.artifact else None,
                 seconds=outcome.seconds,
                 reused_from=outcome.reused_from,
                 finished_at=time.time(),
             )
             where = {"study_id": study.id, "number": number}
-            _insert_all(connection, schema.stages, where, outcome.stages)
+            stages = tuple(replace(s, note=_storable(s.note)) for s in outcome.stages)
+            _insert_all(connection, schema.stages, where, stages)
             _insert_all(connection, schema.measurements, where, outcome.measurements)
             spent = schema.studies.c.seconds + outcome.seconds
             _update_study(connection, study, seconds=spent)
@@ -258,26 +257,13 @@ class Store:
             changed = connection.execute(
                 update(table)
                 .where(table.c.id == study.id, table.c.owner == owner)
-                .values(lease_until=now + LEASE_S, updated_at=now)
+                .values(lease_until=lease_end(now), updated_at=now)
             )
             if changed.rowcount != 1:
                 raise StudyBusy(
                     f"study {study.name!r} was taken over or removed; this controller stops"
                 )
             yield connection
-
-
-def files_folder(url: str) -> Path:
-    """Where a store keeps its files: beside an SQLite file, else NASLITE_FILES."""
-    path = sqlite_file(parse_url(url))
-    if path is not None:
-        return path.with_suffix(".files").absolute()
-    return Path(os.environ.get("NASLITE_FILES", "naslite.files")).absolute()
-
-
-def file_stores(folder: Path) -> tuple[ContentStore, ContentStore]:
-    """The artifacts and the cached stages in a store's folder."""
-    return ContentStore(folder / "artifacts"), ContentStore(folder / "stages")
 
 
 def check_new_study(url: str, name: str) -> None:
@@ -302,52 +288,11 @@ def check_new_study(url: str, name: str) -> None:
         check_writable(path)
 
 
-def new_owner() -> str:
-    """A token of this process that no other controller has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-
-
 def name_taken(name: str) -> str:
     return (
         f"a study named {name!r} exists; continue it with `naslite resume {name}`"
         " or choose another --name"
     )
-
-
-def _take_over(connection: Connection, study: Study, owner: str) -> None:
-    table = schema.studies
-    holder = connection.execute(
-        select(table.c.owner, table.c.lease_until).where(table.c.id == study.id)
-    ).one_or_none()
-    now = time.time()
-    seen, until = holder or ("", 0.0)
-    if seen and until > now and _is_alive(seen):
-        host, pid, _ = seen.split("/")
-        raise StudyBusy(
-            f"study {study.name!r} is being run by process {pid} on {host};"
-            f" `naslite stop {study.name}` ends it after its current trial"
-        )
-    changed = connection.execute(
-        update(table)
-        .where(table.c.id == study.id, table.c.owner == seen)
-        .values(owner=owner, lease_until=now + LEASE_S, updated_at=now, state="running", cause="")
-    )
-    if changed.rowcount != 1:
-        raise StudyBusy(f"study {study.name!r} was just taken by another controller; try again")
-
-
-def _is_alive(owner: str) -> bool:
-    """Whether the owner may still run: certainly not if its process on this host is gone."""
-    host, pid, _ = owner.split("/")
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _update_study(connection: Connection, study: Study, **values: Any) -> None:
@@ -368,6 +313,11 @@ def _update_open_trial(connection: Connection, study: Study, number: int, **valu
     )
     if changed.rowcount != 1:
         raise ValueError(f"trial {number} of {study.name!r} is not running")
+
+
+def _storable(text: str) -> str:
+    """The text without what a database refuses: the message of an error may quote any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _ensure_artifact(connection: Connection, artifact: Artifact) -> None:

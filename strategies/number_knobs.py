@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import cache
 
 from .knobs import Knob, SpaceError, Value, clip
 
-_DIGITS = 10  # decimals kept on a stepped grid: 0.1 + 0.2 is the level 0.3
-_MIN_STEP = 1e-9  # so that rounding keeps levels apart
+_TOLERANCE = 1e-6  # of a step: a value this near to a level is that level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +36,13 @@ class _Number(Knob):
             raise SpaceError(f"a log range needs `low > 0`, got low={self.low!r}", "low")
         if self.step is None:
             return
-        if self.step < _MIN_STEP:
-            raise SpaceError(f"`step >= {_MIN_STEP}` must hold, got step={self.step!r}", "step")
+        if self.step <= 0:
+            raise SpaceError(f"`step > 0` must hold, got step={self.step!r}", "step")
         if self.log and self.step != 1:
             raise SpaceError("a log range takes no step; remove `step` or `log`", "step")
         count = (self.high - self.low) / self.step
-        if abs(count - round(count)) > 1e-6:
-            last = round(self.low + math.floor(count) * self.step, _DIGITS)
+        if abs(count - round(count)) > _TOLERANCE:
+            last = round(self.low + math.floor(count) * self.step, _decimals(self.step))
             raise SpaceError(
                 f"`high - low` must be a multiple of step, got low={self.low!r},"
                 f" high={self.high!r}, step={self.step!r}; the last level would be {last!r}",
@@ -68,12 +68,14 @@ class _Number(Knob):
         if self.step is None:
             return self._cast(number)
         level = self.at(self.index(number))
-        if abs(float(level) - number) > 1e-9:
+        if abs(float(level) - number) > _TOLERANCE * self.step:
             raise SpaceError(f"must be a level of {self.low} + k x {self.step}, got {value!r}")
         return level
 
     def at(self, index: int) -> Value:
-        level = round(self.low + index * (self.step or 0), _DIGITS)
+        if self.step is None:
+            return self._cast(self.low)
+        level = round(self.low + index * self.step, _decimals(self.step))
         return self._cast(min(max(level, self.low), self.high))
 
     def index(self, value: object) -> int:
@@ -130,7 +132,7 @@ class _Number(Knob):
             step = self.step
         else:
             step = self._check_type(step, "step")
-            if self.step and abs(step / self.step - round(step / self.step)) > 1e-6:
+            if self.step and abs(step / self.step - round(step / self.step)) > _TOLERANCE:
                 raise SpaceError(f"must be a multiple of {self.step}, got {step!r}", "step")
         return replace(self, low=low, high=high, step=step, log=log)
 
@@ -166,3 +168,9 @@ class Float(_Number):
         if not math.isfinite(value):
             raise SpaceError(f"must be finite, got {value!r}", path)
         return float(value)
+
+
+@cache
+def _decimals(step: float) -> int:
+    """The decimals kept on a stepped grid: 0.1 + 0.2 is the level 0.3."""
+    return 9 + max(0, -math.floor(math.log10(step)))

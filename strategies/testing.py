@@ -1,6 +1,6 @@
 """The strategy contract as tests to inherit.
 
-A strategy is tested by three lines in a file of its own:
+A strategy is tested by three lines in a file of its own (pytest: pip install 'naslite[dev]'):
 
     class TestMySearch(StrategyContract):
         def make(self) -> Strategy:
@@ -12,175 +12,22 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import math
 import operator
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from .base import Budget, Exhausted, Observation, Proposal, Strategy, View, trial_rng
-from .space import Candidate, Choice, Condition, Float, Int, Space, candidate_key
+from .base import Proposal, Strategy, View
+from .space import candidate_key
+from .testing_toys import SPACES, Toy, play
 
 __all__ = ["SPACES", "StrategyContract", "Toy", "play"]
-
-METRICS = ("quality_drop", "size_bytes", "latency_ratio")
-MIXED = ("complete", "complete", "refused", "complete", "stopped", "complete", "failed")
-
-_RATIO = Float(name="ratio", low=0.0, high=0.9, step=0.1, neutral=0.0, direction=1)
-
-SPACES: dict[str, Space] = {
-    "one": Space([Choice(name="scheme", values=("dynamic",), neutral="none")]),
-    "three": Space([Choice(name="scheme", values=("dynamic", "static", "qat"), neutral="none")]),
-    "three with baseline": Space(
-        [Choice(name="scheme", values=("none", "dynamic", "static"), neutral="none")]
-    ),
-    "conditional": Space(
-        [
-            _RATIO,
-            Choice(
-                name="importance",
-                values=("l1", "l2"),
-                neutral="l2",
-                active_when=Condition("ratio", ">", 0),
-            ),
-            Choice(name="scheme", values=("none", "dynamic", "static"), neutral="none"),
-            Choice(
-                name="calibrator",
-                values=("minmax", "percentile"),
-                neutral="minmax",
-                active_when=Condition("scheme", "in", ("static", "qat")),
-            ),
-            Int(
-                name="percentile",
-                low=1,
-                high=64,
-                log=True,
-                neutral=1,
-                active_when=Condition("calibrator", "==", "percentile"),
-            ),
-            Choice(name="per_channel", values=(False, True), neutral=False, ordered=True),
-        ]
-    ),
-    "small": Space(
-        [
-            Int(name="epochs", low=0, high=4, step=2, neutral=0),
-            Choice(
-                name="teacher",
-                values=("self", "wide", "deep"),
-                neutral="self",
-                active_when=Condition("epochs", ">", 0),
-            ),
-            Choice(name="scheme", values=("none", "dynamic"), neutral="none"),
-        ]
-    ),
-    "continuous": Space(
-        [
-            Choice(name="optimizer", values=("none", "sgd"), neutral="none"),
-            Float(
-                name="lr",
-                low=1e-5,
-                high=1e-1,
-                log=True,
-                neutral=1e-3,
-                active_when=Condition("optimizer", "==", "sgd"),
-            ),
-            Int(name="round_to", low=1, high=8, neutral=1),
-        ]
-    ),
-    "huge": Space(replace(_RATIO, name=f"ratio@layer{i}") for i in range(60)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Toy:
-    """A study that costs nothing: outcomes are functions of candidate and trial number.
-
-    Args:
-        states: How trials end, in turn; the baseline is always complete.
-        lag: Trial n sees the outcomes of the trials up to n - lag.
-        infeasible: Every trial but the baseline breaks the constraint.
-    """
-
-    space: Space
-    trials: int = 12
-    objectives: int = 2
-    lag: int = 1
-    seed: int = 0
-    states: Sequence[str] = MIXED
-    infeasible: bool = False
-
-    def observed(self, number: int, candidate: Candidate, memo: Mapping[str, Any]) -> Observation:
-        """How a trial ended, with its memo as a database gives it back."""
-        memo = json.loads(json.dumps(memo, allow_nan=False))
-        state = self.states[number % len(self.states)] if number else "complete"
-        if state != "complete":
-            return Observation(number, candidate, state, seconds=1.0, memo=memo)
-        values, violation = (1.0, 1.0, 1.0), 0.0
-        if number:
-            units = self.space.encode(candidate)
-            mean = float(units.mean())
-            values = (round(mean**2, 2), round(1 - mean, 2), round(abs(math.sin(9 * mean)), 2))
-            violation = 1.0 if self.infeasible else max(0.0, float(units[0]) - 0.7)
-        return Observation(
-            number,
-            candidate,
-            state,
-            values=values[: self.objectives],
-            violations=(violation,),
-            metrics=dict(zip(METRICS, values, strict=True)),
-            seconds=1.0,
-            memo=memo,
-        )
-
-    def view(self, rows: Sequence[Observation], memo: Mapping[str, Any], lag: int) -> View:
-        seen = max(0, len(rows) - lag + 1)
-        return View(
-            space=self.space,
-            objectives=METRICS[: self.objectives],
-            constraints=("size_bytes <= 1000",),
-            seed=self.seed,
-            budget=Budget(self.trials),
-            done=tuple(rows[:seen]),
-            pending=tuple(_running(row) for row in rows[seen:]),
-            memo=memo,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A proposal and what it was made from."""
-
-    number: int
-    view: View
-    proposal: Proposal
-
-
-def play(strategy: Strategy, toy: Toy) -> list[Step]:
-    """Run a toy study as a controller would: to its budget, or until nothing is left."""
-    rows = [toy.observed(0, toy.space.baseline(), {})]
-    memo: dict[str, Any] = {}
-    steps: list[Step] = []
-    for number in range(1, toy.trials + 1):
-        try:
-            view = toy.view(rows, memo, toy.lag)
-            proposal = strategy.propose(view, number, trial_rng(toy.seed, "contract", number))
-            if proposal is None:  # a barrier: every earlier trial ends, then it is asked again
-                view = toy.view(rows, memo, 1)
-                proposal = strategy.propose(view, number, trial_rng(toy.seed, "contract", number))
-        except Exhausted:
-            break
-        assert proposal is not None, f"trial {number}: a second None, with no trial to wait for"
-        steps.append(Step(number, view, proposal))
-        rows.append(toy.observed(number, proposal.candidate, proposal.memo))
-        memo = {**memo, **json.loads(json.dumps(dict(proposal.study_memo), allow_nan=False))}
-    return steps
 
 
 class StrategyContract:
@@ -232,10 +79,10 @@ class StrategyContract:
         play(warm, self.toy("small"))
         steps = play(warm, toy)
         for step in steps:
-            again = self.make().propose(step.view, step.number, _rng(toy, step.number))
+            again = self.make().propose(step.view, step.number, toy.rng(step.number))
             assert again == step.proposal, f"trial {step.number} depends on the object's past"
         for step in reversed(steps):
-            again = warm.propose(step.view, step.number, _rng(toy, step.number))
+            again = warm.propose(step.view, step.number, toy.rng(step.number))
             assert again == step.proposal, f"trial {step.number} depends on the order of calls"
 
     def test_another_process_proposes_the_same(self) -> None:
@@ -294,7 +141,7 @@ class StrategyContract:
         for step in play(self.make(), toy):
             done = tuple(replace(row, violations=()) for row in step.view.done)
             view = replace(step.view, constraints=(), done=done)
-            proposal = self.make().propose(view, step.number, _rng(toy, step.number))
+            proposal = self.make().propose(view, step.number, toy.rng(step.number))
             assert proposal is None or toy.space.contains(proposal.candidate)
 
     @pytest.mark.parametrize("lag", [1, 4])
@@ -343,11 +190,3 @@ def contract_in_file(path: str, qualname: str) -> StrategyContract:
     spec.loader.exec_module(module)
     test: StrategyContract = operator.attrgetter(qualname)(module)()
     return test
-
-
-def _running(row: Observation) -> Observation:
-    return Observation(row.number, row.candidate, "running", memo=row.memo)
-
-
-def _rng(toy: Toy, number: int) -> np.random.Generator:
-    return trial_rng(toy.seed, "contract", number)

@@ -12,7 +12,7 @@ from search.goals import Goals
 from search.interrupts import Interrupts
 from search.observer import Observer
 from storage import Artifact, File, Measurement, NewStudy, StageRun, Store, Study, Trial
-from storage.store import new_owner
+from storage.lease import new_owner
 from strategies.base import Strategy
 from strategies.random_search import RandomSearch
 from strategies.space import Candidate, Choice, Int, Space

@@ -270,7 +270,7 @@ def test_init_check_and_run_work_as_written(naslite, tmp_path, monkeypatch):
 
 def test_rm_removes_the_study_and_its_files(naslite, workspace):
     naslite("run", workspace.config(), "--trials", 1)
-    artifacts = workspace.folder / "naslite.files" / "artifacts"
+    artifacts = workspace.folder / "naslite.db.files" / "artifacts"
     assert list(artifacts.rglob("model.onnx"))
     code, out, _ = naslite("rm", "toy")
     assert code == 0

@@ -9,7 +9,7 @@ from doubles import SPACE, FormulaBench, control, new_study, table
 from search.errors import BaselineFailed, NasliteError
 from search.observer import Observer
 from storage import Store, StudyBusy
-from storage.store import new_owner
+from storage.lease import new_owner
 from strategies.base import Proposal
 
 

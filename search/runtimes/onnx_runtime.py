@@ -123,9 +123,12 @@ def _export_torchscript(model: nn.Module, inputs: Any, path: Path) -> None:
     import torch
 
     args, kwargs = _arguments(inputs)
-    order = [n for n in inspect.signature(model.forward).parameters if n in kwargs]
+    declared = list(inspect.signature(model.forward).parameters)
+    order = [n for n in declared if n in kwargs]
     kwargs = {n: kwargs[n] for n in (*order, *kwargs)}  # the exporter names inputs by position
-    names = list(kwargs) if kwargs else [f"input_{i}" for i in range(len(args))]
+    names = list(kwargs) or declared[: len(args)]  # the names that torch.export gives
+    if len(names) < len(args):
+        names = [f"input_{i}" for i in range(len(args))]
     values = list(kwargs.values()) if kwargs else list(args)
     torch.onnx.export(
         model,

@@ -1,0 +1,265 @@
+"""The part of the store contract that is about trials and their outcomes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
+
+from .lease import new_owner
+from .records import Measurement, Outcome, Trial
+from .store import Store
+from .testing_samples import (
+    CANDIDATE,
+    COMPLETE,
+    dead_owner,
+    everything,
+    new_study,
+    propose,
+    stored_artifact,
+)
+
+# What JSON and both databases can hold: no NUL and no lone surrogate in a text.
+_texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+_numbers = st.floats(allow_nan=False, allow_infinity=False)
+_values = st.booleans() | st.integers(-(2**63), 2**63) | _numbers | _texts
+_candidates = st.dictionaries(_texts, _values, max_size=6)
+_measured = st.builds(
+    Measurement,
+    metric=_texts,
+    value=_numbers,
+    unit=_texts,
+    low=st.none() | _numbers,
+    high=st.none() | _numbers,
+    n=st.none() | st.integers(0, 2**31 - 1),
+)
+
+
+class TrialContract:
+    """Proposals and outcomes are read back as they were stored, whole or not at all."""
+
+    def test_a_proposal_is_stored_before_it_is_evaluated(self, store: Store) -> None:
+        owner, before = new_owner(), time.time()
+        study = store.create_study(new_study("s"), owner)
+        store.propose(study, owner, 3, CANDIDATE, "key", memo={"parents": [0, 2], "note": None})
+        (trial,) = store.trials(study)
+
+        assert trial == Trial(
+            3,
+            "running",
+            CANDIDATE,
+            {"parents": [0, 2], "note": None},
+            created_at=trial.created_at,
+        )
+        assert before <= trial.created_at <= time.time()
+
+    def test_an_outcome_is_read_back_in_every_field(self, store: Store, tmp_path: Path) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        outcome = replace(COMPLETE, artifact=stored_artifact(store, tmp_path), reused_from=0)
+        propose(store, study, owner, 1)
+        store.finish(study, owner, 1, outcome)
+        (trial,) = store.trials(study)
+
+        assert _outcome(trial) == outcome
+        assert trial.candidate == CANDIDATE
+        assert trial.attempt == 1
+        assert trial.finished_at is not None
+        assert trial.created_at <= trial.finished_at <= time.time()
+
+    @pytest.mark.parametrize("state", ["refused", "stopped", "failed"])
+    def test_a_trial_without_result_keeps_its_cause(self, store: Store, state: str) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        outcome = Outcome(state, "RuntimeError: 'x' is \u2265 2", COMPLETE.stages[:1], seconds=0.5)
+        store.finish(study, owner, 1, outcome)
+
+        assert _outcome(store.trials(study)[0]) == outcome
+
+    def test_a_cause_may_quote_any_bytes(self, store: Store) -> None:
+        owner, cause = new_owner(), "cannot load 'a\0b\udcff'"
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        stages = (replace(COMPLETE.stages[0], note=cause),)
+        store.finish(study, owner, 1, Outcome("failed", cause, stages))
+        store.release(study, owner, "failed", cause)
+        (trial,) = store.trials(study)
+
+        for text in (trial.cause, trial.stages[0].note, store.study("s").cause):
+            assert text == r"cannot load 'a\0b\udcff'"
+
+    def test_any_candidate_and_measurement_is_read_back(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        numbers = itertools.count()
+
+        @settings(deadline=None, max_examples=30)
+        @given(_candidates, _candidates, st.lists(_measured, unique_by=lambda m: m.metric))
+        def round_trip(
+            candidate: dict[str, Any], memo: dict[str, Any], measured: list[Measurement]
+        ) -> None:
+            number = next(numbers)
+            store.propose(study, owner, number, candidate, "key", memo=memo)
+            store.finish(study, owner, number, Outcome("complete", measurements=tuple(measured)))
+            (trial,) = store.trials(study, since=number)
+            assert trial.measurements == tuple(measured)
+            assert _typed(trial.candidate) == _typed(candidate)
+            assert _typed(trial.memo) == _typed(memo)
+
+        round_trip()
+
+    def test_trials_come_by_number_from_a_number_on(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        for number in (2, 0, 10, 1):
+            propose(store, study, owner, number)
+            store.finish(study, owner, number, replace(COMPLETE, seconds=float(number)))
+
+        assert [t.number for t in store.trials(study)] == [0, 1, 2, 10]
+        late = store.trials(study, since=2)
+        assert [t.number for t in late] == [2, 10]
+        assert [_outcome(t) for t in late] == [
+            replace(COMPLETE, seconds=2.0),
+            replace(COMPLETE, seconds=10.0),
+        ]
+
+    def test_studies_do_not_see_each_others_trials(self, store: Store) -> None:
+        owner = new_owner()
+        one, two = (store.create_study(new_study(name), owner) for name in ("one", "two"))
+        propose(store, one, owner, 1)
+        propose(store, two, owner, 1)
+        store.finish(one, owner, 1, COMPLETE)
+
+        assert store.trials(one)[0].state == "complete"
+        assert store.trials(two)[0].state == "running"
+        assert store.trials(two)[0].measurements == ()
+
+    def test_a_number_is_proposed_once(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        kept = everything(store)
+        with pytest.raises(IntegrityError):
+            store.propose(study, owner, 1, {}, "key", study_memo={"lost": True})
+
+        assert everything(store) == kept
+
+    def test_the_strategys_memo_is_stored_with_a_proposal(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        store.propose(study, owner, 1, CANDIDATE, "key", study_memo={"phase": 1, "best": [0.5]})
+        assert store.study("s").memo == {"phase": 1, "best": [0.5]}
+        store.propose(study, owner, 2, CANDIDATE, "key")
+        assert store.study("s").memo == {"phase": 1, "best": [0.5]}
+        store.propose(study, owner, 3, CANDIDATE, "key", study_memo={"phase": 2})
+        assert store.study("s").memo == {"phase": 2}
+        store.propose(study, owner, 4, CANDIDATE, "key", study_memo={})
+        assert store.study("s").memo == {}
+
+    def test_a_restart_counts_an_attempt(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        propose(store, study, owner, 2)
+        (before, other) = store.trials(study)
+        store.restart(study, owner, 1)
+        store.restart(study, owner, 1)
+
+        assert store.trials(study) == [replace(before, attempt=3), other]
+
+    @pytest.mark.parametrize("number", [1, 7])
+    def test_only_a_running_trial_is_restarted(self, store: Store, number: int) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        store.finish(study, owner, 1, COMPLETE)
+        kept = everything(store)
+        with pytest.raises(ValueError, match=f"trial {number} of 's' is not running"):
+            store.restart(study, owner, number)
+
+        assert everything(store) == kept
+
+    def test_seconds_add_up(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        for number, seconds in enumerate((0.5, 2.25, 0.0, 1e-3)):
+            propose(store, study, owner, number)
+            store.finish(study, owner, number, Outcome("failed", "why", seconds=seconds))
+
+        assert store.study("s").seconds == pytest.approx(2.751)
+        assert [t.seconds for t in store.trials(study)] == [0.5, 2.25, 0.0, 1e-3]
+
+    def test_a_measurement_must_be_finite(self, store: Store, tmp_path: Path) -> None:
+        first, *others = COMPLETE.measurements
+        bad = (math.nan, math.inf, -math.inf)
+        wrong = [replace(first, value=x) for x in bad]
+        wrong += [replace(first, low=x) for x in bad] + [replace(first, high=x) for x in bad]
+        outcomes = [replace(COMPLETE, measurements=(*others, m)) for m in wrong]
+        _fails_without_trace(store, tmp_path, 2, outcomes, ValueError, "must be finite")
+
+    def test_an_outcome_is_stored_whole_or_not_at_all(self, store: Store, tmp_path: Path) -> None:
+        twice = (*COMPLETE.measurements, COMPLETE.measurements[0])
+        outcome = replace(COMPLETE, measurements=twice)
+        _fails_without_trace(store, tmp_path, 2, [outcome], IntegrityError, "(?i)unique")
+
+    @pytest.mark.parametrize("number", [1, 7])
+    def test_only_a_running_trial_is_finished(
+        self, store: Store, tmp_path: Path, number: int
+    ) -> None:
+        message = f"trial {number} of 's' is not running"
+        _fails_without_trace(store, tmp_path, number, [COMPLETE], ValueError, message)
+
+
+def _fails_without_trace(
+    store: Store,
+    folder: Path,
+    number: int,
+    outcomes: Iterable[Outcome],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """Where trial 1 has ended and trial 2 runs, no outcome of trial `number` is stored."""
+    owner = new_owner()
+    study = store.create_study(new_study("s"), owner)
+    propose(store, study, owner, 1)
+    store.finish(study, owner, 1, Outcome("failed", "why", seconds=1.0))
+    propose(store, study, owner, 2)
+    kept = everything(store)
+    artifact = stored_artifact(store, folder)
+    for outcome in outcomes:
+        with pytest.raises(error, match=message):
+            store.finish(study, owner, number, replace(outcome, artifact=artifact))
+        assert everything(store) == kept
+    store.create_study(new_study("other"), dead_owner())
+    assert store.remove("other") == [], "a row of the artifact was left"
+    complete = replace(COMPLETE, artifact=artifact)
+    store.finish(study, owner, 2, complete)
+    assert _outcome(store.trials(study)[1]) == complete
+    assert store.study("s").seconds == 1.0 + COMPLETE.seconds
+
+
+def _outcome(trial: Trial) -> Outcome:
+    return Outcome(
+        trial.state,
+        trial.cause,
+        trial.stages,
+        trial.artifact,
+        trial.measurements,
+        trial.seconds,
+        trial.reused_from,
+    )
+
+
+def _typed(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values such that 1, 1.0 and True differ, in the order given."""
+    return [(name, repr(value)) for name, value in values.items()]
