@@ -48,6 +48,11 @@ class Distillation:
     ) -> tuple[nn.Module, Recipe]:
         task, teacher = context.task, context.original().eval()
         student = copy.deepcopy(model)
+        if not any(parameter.requires_grad for parameter in student.parameters()):
+            raise Refused(
+                "distillation needs a parameter to train, but requires_grad is False everywhere;"
+                " unfreeze in model() what it may change"
+            )
         alpha, temperature = float(options["alpha"]), float(options["temperature"])
 
         def loss(outputs: Any, batch: Any) -> torch.Tensor:

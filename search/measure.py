@@ -17,7 +17,8 @@ from .runtimes.base import Session
 BLOCK_S = 0.004  # long against the clock's resolution and a context switch
 WARM_UP_S = 0.03
 MIN_BLOCKS, MAX_BLOCKS = 15, 60
-MAX_SECONDS = 2.0
+MAX_SECONDS = 2.0  # after which FEW_BLOCKS are enough, for models that take long
+FEW_BLOCKS = 5
 HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
 RESAMPLES = 500
 
@@ -48,7 +49,8 @@ def time_against(
 
     Each block calls both, in random order, often enough to last some milliseconds. What slows the
     machine down slows both, so the ratio within a block is far steadier than either time. Stops
-    when the bootstrap interval of the median ratio is within +-2 %, or after two seconds.
+    when the bootstrap interval of the median ratio is within +-2 %, or after two seconds and five
+    blocks.
 
     Args:
         feed: Inputs with `batch_size` samples.
@@ -66,10 +68,10 @@ def time_against(
         for which in rng.permutation(2):
             pair[which] = _seconds_per_call(sessions[which], feeds[which], calls[which])
         times.append((pair[0], pair[1]))
-        if len(times) < MIN_BLOCKS or len(times) % 5:
+        late = time.perf_counter() - began > MAX_SECONDS
+        if len(times) < (FEW_BLOCKS if late else MIN_BLOCKS) or len(times) % 5:
             continue
         low, high = _interval(times, rng)
-        late = time.perf_counter() - began > MAX_SECONDS
         if late or len(times) >= MAX_BLOCKS or high - low < 2 * HALF_WIDTH * (low + high) / 2:
             break
     seconds = np.array(times)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported: on tiny tensors a second thread only costs time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ASSETS = Path(__file__).parent / "assets"
 REPOSITORY = Path(__file__).parent.parent
@@ -24,6 +28,12 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     yield
     os.environ.clear()
     os.environ.update(kept)
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a task puts its folder on the path; the next test starts without it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 class Workspace:

@@ -229,7 +229,8 @@ def test_inputs_keep_their_names_where_they_have_some(exported):
     for name in ("dict", "dict by branches"):
         session = runtime.load(exported(name)[1], threads=1)
         assert sorted(session.input_names) == ["mask", "values"]
-    assert runtime.load(exported("tuple")[1], threads=1).input_names == ["values", "mask"]
+    for name in ("tuple", "tuple by branches"):
+        assert runtime.load(exported(name)[1], threads=1).input_names == ["values", "mask"]
 
 
 def test_several_outputs_come_as_a_tuple(exported):

@@ -1,0 +1,261 @@
+"""Quantization of ONNX files: what stands in the file, and what it computes."""
+
+import logging
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from assets.toy_models import TaskOf
+from assets.toy_task import Toy
+from onnx import helper, numpy_helper
+
+from compressors.base import Context, Refused
+from compressors.quantization import OnnxQuantization
+from compressors.testing import ArtifactCompressorContract
+from search.runtimes.onnx_runtime import OnnxRuntime
+
+DYNAMIC = {"scheme": "dynamic"}
+STATIC = {"scheme": "static", "activation": "uint8", "calibrator": "minmax"}
+CALIBRATORS = ["minmax", "percentile", "entropy"]
+
+
+@cache
+def toy_task():
+    return Toy()
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return toy_task()
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory, toy):
+    """The toy model's exported file, which no test changes."""
+    path = tmp_path_factory.mktemp("toy") / "model.onnx"
+    OnnxRuntime().export(toy.model(), toy.eval_batches()[0][0], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory, toy, toy_file):
+    """Quantizes the toy model's file, once for all tests."""
+    made = {}
+
+    def quantize(**options):
+        key = tuple(options.items())
+        if key not in made:
+            workdir = tmp_path_factory.mktemp("quantized")
+            made[key] = OnnxQuantization().apply(toy_file, options, context(toy, workdir))
+        return made[key]
+
+    return quantize
+
+
+def context(task, workdir):
+    return Context(task, task.model, 0, workdir)
+
+
+class _OnnxContract(ArtifactCompressorContract):
+    def make(self):
+        return OnnxQuantization()
+
+    def task(self):
+        return toy_task()
+
+    @pytest.fixture
+    def artifact(self, toy_file, tmp_path_factory):
+        return Path(shutil.copy(toy_file, tmp_path_factory.mktemp("source")))
+
+    def load(self, path):
+        return OnnxRuntime().load(path, threads=1)
+
+
+class TestOnnxQuantization(_OnnxContract):
+    options = [DYNAMIC, {**STATIC, "activation": "int8", "calibrator": "percentile"}]
+
+
+class TestOnnxQuantizationWithShuffledCalibration(_OnnxContract):
+    seeded_options = [STATIC]
+
+    def task(self):
+        return Shuffled()
+
+
+class Shuffled(Toy):
+    def calibration_batches(self):
+        return self.train_batches()[:1]  # another quarter of the samples each time
+
+
+def initializers(path):
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def operators(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize(("activation", "dtype"), [("uint8", np.uint8), ("int8", np.int8)])
+def test_static_writes_activations_in_the_chosen_type(quantized, activation, dtype):
+    path = quantized(**{**STATIC, "activation": activation})
+    arrays, nodes = initializers(path), onnx.load(path).graph.node
+    zero_points = [arrays[n.input[2]] for n in nodes if n.op_type == "QuantizeLinear"]
+    assert zero_points
+    assert {(array.dtype, array.size) for array in zero_points} == {(np.dtype(dtype), 1)}
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+@pytest.mark.parametrize("layer", ["stem", "conv1", "conv2"])
+def test_static_rounds_weights_to_8_bits_per_output_channel(
+    quantized, toy_file, activation, layer
+):
+    weights = initializers(toy_file)[f"{layer}.weight"]
+    scale = np.abs(weights).max((1, 2, 3)) / 127
+    expected = np.rint(weights / scale[:, None, None, None])
+    arrays = initializers(quantized(**{**STATIC, "activation": activation}))
+    stored = arrays[f"{layer}.weight_quantized"]
+    np.testing.assert_allclose(arrays[f"{layer}.weight_scale"], scale, rtol=1e-6)
+    assert not arrays[f"{layer}.weight_zero_point"].any()
+    assert stored.dtype == np.int8
+    np.testing.assert_array_equal(stored, expected)
+
+
+def test_dynamic_covers_products_of_matrices_and_leaves_convolutions_alone(quantized, toy_file):
+    before, after = operators(toy_file), operators(quantized(**DYNAMIC))
+    assert before.count("Conv") == after.count("Conv") == 3
+    assert before.count("Gemm") == after.count("MatMulInteger") == 1
+    assert not {"Gemm", "MatMul", "ConvInteger", "QLinearConv"} & set(after)
+    weights = initializers(quantized(**DYNAMIC))
+    assert weights["conv1.weight"].dtype == np.float32
+    assert weights["classifier.weight_quantized"].dtype == np.int8
+    assert weights["classifier.weight_scale"].shape == (4,)
+
+
+def test_static_makes_the_file_smaller(quantized, toy_file):
+    saved = toy_file.stat().st_size - quantized(**STATIC).stat().st_size
+    weights = [a for name, a in initializers(toy_file).items() if name.endswith(".weight")]
+    assert saved > 0.5 * sum(3 * array.size for array in weights)  # of 4 bytes, 1 is left
+
+
+def test_dynamic_makes_a_file_of_large_matrices_smaller(tmp_path):
+    path = product_file(tmp_path, size=128)
+    result = OnnxQuantization().apply(path, DYNAMIC, context(TaskOf(None), workdir(tmp_path)))
+    assert result.stat().st_size < 0.3 * path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "options",
+    [DYNAMIC, STATIC, {**STATIC, "activation": "int8"}],
+    ids=["dynamic", "static uint8", "static int8"],
+)
+def test_outputs_stay_near_those_of_the_float_file(quantized, toy_file, toy, options):
+    before, after = (literal_outputs(path, toy) for path in (toy_file, quantized(**options)))
+    assert 0 < np.linalg.norm(after - before) < 0.05 * np.linalg.norm(before)
+
+
+def literal_outputs(path, toy):
+    """What the file says, without the fused kernels: those for uint8 saturate on some CPUs."""
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    images = np.concatenate([images for images, _ in toy.eval_batches()])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_the_toy_stays_right_through_the_runtime(quantized, toy, calibrator):
+    session = OnnxRuntime().load(quantized(**{**STATIC, "calibrator": calibrator}), threads=1)
+    right = [
+        session({session.input_names[0]: images.numpy()}).argmax(-1) == labels.numpy()
+        for images, labels in toy.eval_batches()
+    ]
+    assert np.concatenate(right).mean() > 0.9
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_calibrators_run_when_the_last_batch_is_smaller(tmp_path, toy, toy_file, calibrator):
+    images, labels = toy.calibration_batches()[0]
+    uneven = TaskOf(toy.model(), *[(images[i : i + 12], labels) for i in (0, 12, 24)])
+    whole = TaskOf(toy.model(), *[(images[i : i + 12], labels) for i in (0, 12)])
+    results = []
+    for task in (uneven, whole):
+        folder = tmp_path / str(len(results))
+        folder.mkdir()
+        options = {**STATIC, "calibrator": calibrator}
+        results.append(OnnxQuantization().apply(toy_file, options, context(task, folder)))
+    assert results[0].read_bytes() == results[1].read_bytes()  # the small batch is left out
+
+
+def test_ranges_come_from_the_calibration_batches(tmp_path):
+    path = product_file(tmp_path, size=4)
+    extremes = torch.zeros(2, 4)
+    extremes[0, 0], extremes[1, 1] = -1.0, 3.0
+    task = TaskOf(None, (extremes, None))
+    options = {**STATIC, "activation": "uint8"}
+    arrays = initializers(
+        OnnxQuantization().apply(path, options, context(task, workdir(tmp_path)))
+    )
+    assert arrays["x_scale"] == pytest.approx(4 / 255)
+    assert arrays["x_zero_point"] == round(255 / 4)
+
+
+def test_calibrators_are_not_the_same_thing(quantized):
+    files = {quantized(**{**STATIC, "calibrator": c}).read_bytes() for c in CALIBRATORS}
+    assert len(files) > 1
+
+
+def test_nothing_but_the_graph_ships(quantized):
+    for options in (STATIC, DYNAMIC):
+        path = quantized(**options)
+        model = onnx.load(path)
+        assert not model.graph.value_info
+        assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+        assert str(path.parent).encode() not in path.read_bytes()
+
+
+def test_it_works_quietly_and_leaves_the_root_logger_alone(tmp_path, toy, toy_file, capsys):
+    level = logging.getLogger().level
+    OnnxQuantization().apply(toy_file, STATIC, context(toy, tmp_path))
+    assert logging.getLogger().level == level
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_calibration_data_static_is_refused(tmp_path, toy, toy_file):
+    task = TaskOf(toy.model())
+    with pytest.raises(Refused, match=r"with scheme 'static' \(ValueError: No data is collected"):
+        OnnxQuantization().apply(toy_file, STATIC, context(task, tmp_path))
+
+
+@pytest.mark.parametrize("calibrator", ["percentile", "entropy"])
+def test_a_file_without_float_tensors_is_refused(tmp_path, calibrator):
+    path = product_file(tmp_path, size=4, dtype=np.float64)
+    options = {**STATIC, "calibrator": calibrator}
+    task = TaskOf(None, (torch.ones(2, 4, dtype=torch.float64), None))
+    with pytest.raises(Refused, match=r"with scheme 'static' \(ValueError: Histogram"):
+        OnnxQuantization().apply(path, options, context(task, workdir(tmp_path)))
+
+
+def workdir(tmp_path):
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def product_file(folder, *, size, dtype=np.float32):
+    """A file of one matrix product: x (batch, size) times a square matrix."""
+    values = np.random.default_rng(0).normal(size=(size, size)).astype(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"], "layer/MatMul")],
+        "product",
+        [helper.make_tensor_value_info("x", kind, ["batch", size])],
+        [helper.make_tensor_value_info("y", kind, ["batch", size])],
+        [numpy_helper.from_array(values, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx"
