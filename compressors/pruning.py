@@ -76,6 +76,8 @@ class StructuredPruning:
             inputs = task.inputs(next(iter(task.calibration_batches())))
             try:
                 _prune(pruned, inputs, options)
+            except (MemoryError, OSError):
+                raise
             except Exception as error:
                 raise Refused(
                     f"torch-pruning cannot prune this model at ratio {options['ratio']}"

@@ -74,6 +74,8 @@ class OnnxQuantization:
                     _quantize_dynamic(prepared, quantized)
                 else:
                     _quantize_static(prepared, quantized, options, context.task)
+            except (MemoryError, OSError):
+                raise
             except Exception as error:  # it raises many types, bare Exception among them
                 raise Refused(
                     f"ONNX Runtime cannot quantize this model with scheme"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from .results import StudyResults
 if TYPE_CHECKING:
     from .evaluation import Workbench
     from .prepare import Prepared
+
+log = logging.getLogger("naslite.search")
 
 Source = str | Path | Mapping[str, Any]
 
@@ -98,6 +101,7 @@ def resume(
                 opened.handle_request(study, owner, request)
             observer.preparing(f"loading task {study.config['task']}")
             prepared = prepare_stored(study)
+            _warn_of_changes(study)
             bench = _workbench(prepared, (opened.artifacts, opened.stages), interrupts)
             opened.set_budget(study, owner, *budget)
         except BaseException:
@@ -136,8 +140,9 @@ def check(
         raise ConfigError(label, problems)
     prepared = prepare(config, folder, problems, label)
     with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
-        bench = _workbench(prepared, file_stores(Path(scratch)), Interrupts())
-        _baseline_outcome(bench, label)
+        interrupts = Interrupts()
+        with interrupts.caught():
+            _baseline_outcome(_workbench(prepared, file_stores(Path(scratch)), interrupts), label)
     return prepared
 
 
@@ -164,6 +169,20 @@ def _read(
         raw["budget"] = {**raw.get("budget", {}), **given}
     config, problems = parse_config(raw)
     return config, folder, problems, label
+
+
+def _warn_of_changes(study: Study) -> None:
+    """Say what differs from when the study was created: its figures will not compare."""
+    from .environment import cpu_facts, library_versions
+
+    now = {"versions": library_versions(), **cpu_facts()}
+    for name in ("cpu", "isa", "versions"):
+        if study.facts.get(name) != now[name]:
+            log.warning(
+                "study %r was created with %s %s, this is %s: timings and cached stages of the"
+                " two do not compare",
+                *(study.name, name, study.facts.get(name), now[name]),
+            )
 
 
 def _new_study(prepared: Prepared) -> NewStudy:
@@ -208,6 +227,7 @@ def _baseline_outcome(bench: Workbench, label: str) -> Outcome:
     from .evaluation import evaluate
 
     outcome = evaluate(bench, bench.space.baseline(), None, lambda sha256: None)
+    bench.checkpoint()
     if outcome.state != "complete":
         raise ConfigError(label, [Problem("task", outcome.cause)])
     return outcome

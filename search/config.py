@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -123,7 +124,19 @@ class StudyConfig(Section):
     @field_validator("study")
     @classmethod
     def _name(cls, name: str) -> str:
-        return check_study_name(name) if name else name
+        return check_study_name(name)
+
+    @field_validator("task_options")
+    @classmethod
+    def _json(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"options must be numbers, text, true/false, lists and mappings ({error});"
+                " quote a date to make it text"
+            ) from None
+        return options
 
     @field_validator("objectives")
     @classmethod
@@ -209,6 +222,21 @@ def store_url(explicit: str | None, config: StudyConfig | None = None) -> str:
     """--store, else the config's, else NASLITE_STORE, else the default."""
     configured = config.store if config is not None else None
     return explicit or configured or os.environ.get("NASLITE_STORE") or DEFAULT_STORE
+
+
+def configured_store(path: str | Path) -> str | None:
+    """The `store:` of a config file, if it has one.
+
+    Raises:
+        ConfigError: See `load_config`.
+    """
+    found = load_config(path).get("store")
+    return found if isinstance(found, str) else None
+
+
+def store_option(url: str) -> str:
+    """What a command needs to find this store: nothing where it is the default."""
+    return "" if url == store_url(None) else f" --store {url}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from storage import Measurement, Outcome, Store, StoreError, Study, Trial
 from strategies.base import (
@@ -73,6 +76,10 @@ class Controller:
         self._first = baseline
         self._observations: dict[int, Observation] = {}
         self._interrupts = interrupts
+        self._by_candidate: dict[str, Trial] = {}
+        self._by_artifact: dict[str, Trial] = {}
+        for trial in self.trials:
+            self._index(trial)
 
     def run(self) -> str:
         """Go on until the budget is spent, the space is used up or somebody asks to stop.
@@ -144,7 +151,11 @@ class Controller:
                 f"strategy {self.strategy_name!r} asked to wait at trial {number},"
                 " but every earlier trial has ended; this is an error of the strategy"
             )
-        return replace(proposal, candidate=self.space.canonical(proposal.candidate))
+        return Proposal(
+            self.space.canonical(proposal.candidate),
+            _as_stored(proposal.memo),
+            _as_stored(proposal.study_memo),
+        )
 
     def _view(self, number: int) -> View:
         seen = [self._observation(trial) for trial in self.trials[:number]]
@@ -156,7 +167,7 @@ class Controller:
             budget=Budget(self.study.trials, self.study.minutes),
             done=seen[: max(0, number - LAG + 1)],
             pending=seen[max(0, number - LAG + 1) :],
-            memo=self.memo,
+            memo=MappingProxyType(self.memo),
         )
 
     def _observation(self, trial: Trial) -> Observation:
@@ -214,30 +225,34 @@ class Controller:
             finished_at=time.time(),
         )
         self.trials[trial.number] = ended
+        self._index(ended)
         self.observer.ended(ended)
 
     def _known_outcome(self, trial: Trial) -> Outcome | None:
         """The outcome of an earlier trial with the same candidate: nothing is evaluated twice."""
-        key = self._observation(trial).key
-        self._observations.pop(trial.number)
-        for other in self.trials[: trial.number]:
-            if other.state in ("complete", "refused") and self._observation(other).key == key:
-                return Outcome(
-                    other.state,
-                    other.cause,
-                    tuple(replace(s, cached=True, seconds=0.0) for s in other.stages),
-                    other.artifact,
-                    other.measurements,
-                    reused_from=other.number,
-                )
-        return None
+        other = self._by_candidate.get(candidate_key(trial.candidate))
+        if other is None:
+            return None
+        return Outcome(
+            other.state,
+            other.cause,
+            tuple(replace(s, cached=True, seconds=0.0) for s in other.stages),
+            other.artifact,
+            other.measurements,
+            reused_from=other.number,
+        )
 
     def _measured_before(self, artifact: str) -> tuple[int, tuple[Measurement, ...]] | None:
         """The trial that gave the same bytes, and what was measured on them."""
-        for trial in self.trials:
-            if trial.state == "complete" and trial.artifact and trial.artifact.sha256 == artifact:
-                return trial.number, trial.measurements
-        return None
+        trial = self._by_artifact.get(artifact)
+        return None if trial is None else (trial.number, trial.measurements)
+
+    def _index(self, trial: Trial) -> None:
+        """Remember an ended trial for those that mean or give the same."""
+        if trial.state in ("complete", "refused"):
+            self._by_candidate.setdefault(candidate_key(trial.candidate), trial)
+        if trial.state == "complete" and trial.artifact:
+            self._by_artifact.setdefault(trial.artifact.sha256, trial)
 
     def _baseline(self, trial: Trial) -> Baseline | None:
         if trial.number == 0:
@@ -273,8 +288,22 @@ class Controller:
             thread.join()
 
     def _give_up(self, state: str, cause: str) -> None:
-        try:
-            self.store.release(self.study, self.owner, state, cause)
-        except StoreError as error:
-            log.warning("%s", error)
-        self.observer.stopped(state, cause)
+        with self._interrupts.shielded():
+            try:
+                self.store.release(self.study, self.owner, state, cause)
+            except StoreError as error:
+                log.warning("%s", error)
+            self.observer.stopped(state, cause)
+
+
+def _as_stored(memo: Mapping[str, Any]) -> dict[str, Any]:
+    """A memo as it comes back from the store, so that resuming changes no proposal.
+
+    Raises:
+        NasliteError: It is not JSON.
+    """
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(memo), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise NasliteError(f"a strategy's memo must be JSON, got {memo!r} ({error})") from None
+    return stored

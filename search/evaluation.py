@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +115,12 @@ class Workbench:
                 return Built(tuple(runs), None, state, f"{stage.name}: {one_line(error)}")
             runs.append(_stage_run(stage, began, facts.get("note", "")))
         assert folder is not None
-        files = [folder / name for name in facts["files"]]
-        artifact = describe_artifact(files, self.runtime.format)
-        self.artifacts.put(artifact.sha256, files, {"main": self.runtime.main_file})
+        try:
+            files = [folder / name for name in facts["files"]]
+            artifact = describe_artifact(files, self.runtime.format)
+            self.artifacts.put(artifact.sha256, files, {"main": self.runtime.main_file})
+        except OSError as error:
+            return Built(tuple(runs), None, "failed", f"storing the files: {one_line(error)}")
         return Built(tuple(runs), artifact)
 
     def measure(self, artifact: Artifact, baseline: Baseline | None) -> tuple[Measurement, ...]:
@@ -227,7 +230,9 @@ class Workbench:
         except Exception as error:
             raise Refused(f"the exported file does not run ({one_line(error)})") from error
         arrays = given if isinstance(given, tuple) else (given,)
-        for tensor, array in zip(wanted, arrays, strict=False):
+        if len(arrays) != len(wanted):
+            raise Refused(f"the exported file has {len(arrays)} outputs, the model {len(wanted)}")
+        for tensor, array in zip(wanted, arrays, strict=True):
             expected = tensor.numpy()
             scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
             if array.shape != expected.shape:
@@ -320,4 +325,4 @@ def _stage_run(stage: Stage, began: float, note: str) -> StageRun:
 
 
 def _noted(run: StageRun, note: str) -> StageRun:
-    return StageRun(run.name, run.key, run.options, run.seconds, run.cached, note)
+    return replace(run, note=note)

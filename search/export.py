@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +40,15 @@ def export(results: StudyResults, number: int, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NasliteError(f"the export folder must be new or empty, but {folder} is not")
     manifest = _manifest(results, row, str(facts["main"]), stored)
+    targets = [folder / file.name for file in artifact.files]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".naslite-") as scratch:
-            made = Path(scratch) / "export"
-            made.mkdir()
-            for file in files:
-                shutil.copyfile(file, made / file.name)
-            (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            if describe_artifact([made / f.name for f in files], artifact.format) != artifact:
-                raise CorruptFiles(f"copying artifact {artifact.sha256} to {folder} changed it")
-            os.replace(made, folder)  # all or nothing
+        folder.mkdir(parents=True, exist_ok=True)
+        for source, target in zip(files, targets, strict=True):
+            shutil.copyfile(source, target)
+        if describe_artifact(targets, artifact.format) != artifact:
+            raise CorruptFiles(f"copying artifact {artifact.sha256} to {folder} changed it")
+        # Last: a folder without a manifest is an export that was cut short.
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise NasliteError(f"cannot export to {folder}: {error.strerror or error}") from None
     return folder

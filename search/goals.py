@@ -36,10 +36,6 @@ class Goals:
         """For each constraint how far it is broken, relative to its bound; 0 = met."""
         return tuple(violation(c, metrics[c.name]) for c in self.constraints)
 
-    def metrics(self) -> set[str]:
-        """The metrics that a complete trial must have."""
-        return {*self.objectives, *(c.name for c in self.constraints)}
-
     def on_front(self, rows: list[Mapping[str, float]]) -> list[bool]:
         """Which of these rows of metrics no other dominates, feasible before infeasible."""
         if not rows:

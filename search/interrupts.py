@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Raises KeyboardInterrupt on the first signal, and remembers it.
+    """Raises KeyboardInterrupt on a signal, and remembers it.
 
     Libraries may swallow the exception or turn it into one of their own (torch.export does, and
     the exporter then falls back to another); `pending` still tells, so that an interrupted trial
@@ -22,11 +22,21 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.pending = False
+        self._shielded = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal came."""
         if self.pending:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Finish the block whatever comes; a signal is remembered."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -37,7 +47,8 @@ class Interrupts:
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.pending = True
-            raise KeyboardInterrupt
+            if not self._shielded:
+                raise KeyboardInterrupt
 
         before: dict[int, Any] = {number: signal.signal(number, handle) for number in SIGNALS}
         try:

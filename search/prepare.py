@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import compressors
 import strategies
+from compressors.base import ArtifactCompressor, ModelCompressor
 from storage import Study
 from strategies.base import Strategy
 from strategies.space import Knob, Space, SpaceError
@@ -110,7 +111,7 @@ def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> lis
     for position, (name,) in enumerate(config.pipeline):
         try:
             found = load("compressor", "compressors", name, compressors.BUILTIN, folder)
-            steps.append(Step(name.rpartition(":")[2], found()))
+            steps.append(Step(name.rpartition(":")[2], _compressor(found)))
         except NasliteError as error:
             problems.append(Problem(f"pipeline.{position}", str(error)))
             steps.append(None)
@@ -124,6 +125,21 @@ def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> lis
                 )
             )
     return steps
+
+
+def _compressor(found: Any) -> ModelCompressor | ArtifactCompressor:
+    try:
+        compressor = found()
+    except Exception as error:
+        raise NasliteError(f"{found!r}() failed: {type(error).__name__}: {error}") from error
+    if isinstance(compressor, ModelCompressor):
+        return compressor
+    if isinstance(compressor, ArtifactCompressor) and not hasattr(compressor, "replay"):
+        return compressor
+    raise NasliteError(
+        f"{type(compressor).__name__} must have version, libraries, knobs() and apply(), and"
+        " either replay() (it changes the model) or formats (it changes the exported file)"
+    )
 
 
 def _resolved_space(

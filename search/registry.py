@@ -15,6 +15,8 @@ from typing import Any
 
 from .errors import NasliteError, UnknownName
 
+OUR_PACKAGES = ("compressors", "search", "storage", "strategies")
+
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """`unknown strategy 'gentic'; did you mean 'genetic'? known: genetic, random`."""
@@ -90,6 +92,10 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise NasliteError(f"cannot import {name!r}: {error}") from None
+    except Exception as error:
+        raise NasliteError(
+            f"importing {name!r} failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _file_module(path: Path) -> ModuleType:
@@ -101,10 +107,12 @@ def _file_module(path: Path) -> ModuleType:
     if not path.is_file():
         raise NasliteError(f"the file {path} does not exist")
     name = f"_naslite_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    for ours in OUR_PACKAGES:  # before a user's of the same name can be found
+        importlib.import_module(ours)
     if str(path.parent) not in sys.path:
-        for ours in ("compressors", "storage", "strategies"):  # before a user's can be found
-            importlib.import_module(ours)
         sys.path.append(str(path.parent))
+    for beside in modules_below(path.parent):  # read again, as they are now
+        del sys.modules[beside]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -119,6 +127,33 @@ def _file_module(path: Path) -> ModuleType:
             f"importing {path.name} failed{line}: {type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def modules_below(folder: Path) -> dict[str, Path]:
+    """The loaded modules of a user's folder: name -> file; not ours, nor the installed ones."""
+    found = {}
+    installed = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix)]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        private = name == "__main__" or name.startswith("_naslite_")
+        if not file or private or name.split(".")[0] in OUR_PACKAGES:
+            continue
+        path = Path(file).resolve()
+        if folder in path.parents and not any(place in path.parents for place in installed):
+            found[name] = path
+    return found
+
+
+def source_digest(found: object) -> str:
+    """SHA-256 (hex) of the file that a `file.py:attribute` came from; "" for anything else.
+
+    What a distribution installs has a version; a user's file has only its content.
+    """
+    module = sys.modules.get(getattr(found, "__module__", ""), None)
+    file = getattr(module, "__file__", None)
+    if module is None or not file or not module.__name__.startswith("_naslite_"):
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _line_in(error: BaseException, path: Path) -> str:

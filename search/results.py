@@ -80,6 +80,7 @@ class StudyResults:
         self.study: Study = store.study(name)
         self.goals = Goals.of_config(self.study.config)
         self._trials = store.trials(self.study)
+        self._rows: list[Row] | None = None
 
     @property
     def name(self) -> str:
@@ -97,10 +98,12 @@ class StudyResults:
 
     def rows(self) -> list[Row]:
         """All trials by number; trial 0 is the baseline."""
-        complete = [t for t in self._trials if t.state == "complete"]
-        front = self.goals.on_front([t.metrics for t in complete])
-        on_front = {t.number for t, kept in zip(complete, front, strict=True) if kept}
-        return [self._row(trial, trial.number in on_front) for trial in self._trials]
+        if self._rows is None:
+            complete = [t for t in self._trials if t.state == "complete"]
+            front = self.goals.on_front([t.metrics for t in complete])
+            on_front = {t.number for t, kept in zip(complete, front, strict=True) if kept}
+            self._rows = [self._row(trial, trial.number in on_front) for trial in self._trials]
+        return list(self._rows)
 
     def row(self, number: int) -> Row:
         """One trial.

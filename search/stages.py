@@ -11,10 +11,12 @@ from typing import Any
 from compressors.base import ArtifactCompressor, ModelCompressor
 from strategies.space import Candidate, Space
 
-from .environment import library_versions
+from .environment import cpu_facts, library_versions
+from .registry import source_digest
 from .runtimes.base import Runtime
 
 EXPORT = "export"
+CACHE_FORMAT = 1  # raised when entries of the stage cache change their form or the training loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def plan(
         stages.append(_stage(key, step, candidate))
         key = stages[-1].key
     versions = library_versions(runtime.libraries)
-    key = _key(key, EXPORT, type(runtime).__name__, runtime.version, {}, versions)
+    kind = type(runtime)
+    key = _key(key, EXPORT, kind.__name__, source_digest(kind), runtime.version, {}, versions)
     stages.append(Stage(EXPORT, None, {}, key))
     for step in (s for s in steps if not s.changes_model):
         stages.append(_stage(key, step, candidate))
@@ -85,7 +88,8 @@ def root_key(
     Training on a CPU is bit-reproducible for one number of threads and one instruction set.
     """
     torch = library_versions(["torch"])
-    return _key(weights, task_fingerprint, seed, threads, cpu_capability, torch)
+    isa = cpu_facts()["isa"]
+    return _key(CACHE_FORMAT, weights, task_fingerprint, seed, threads, cpu_capability, isa, torch)
 
 
 def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
@@ -93,7 +97,8 @@ def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
     options = {k.removeprefix(prefix): v for k, v in candidate.items() if k.startswith(prefix)}
     compressor = step.compressor
     versions = library_versions(compressor.libraries)
-    name = f"{type(compressor).__module__.rpartition('.')[2]}.{type(compressor).__qualname__}"
+    kind = type(compressor)
+    name = f"{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}/{source_digest(kind)}"
     return Stage(
         step.name,
         step,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,14 @@ import numpy as np
 from compressors.base import Task
 
 from .errors import NasliteError, Problem
-from .registry import is_file_reference, load_reference
+from .metrics import METRICS, SCORE
+from .registry import is_file_reference, load_reference, modules_below
 
 if TYPE_CHECKING:
     from torch import nn
 
 REQUIRED = ("model", "train_batches", "calibration_batches", "eval_batches")
 SPLITS = ("train_batches", "calibration_batches", "eval_batches", "audit_batches")
-OUR_PACKAGES = ("search", "strategies", "compressors", "storage")
 SAMPLED_FROM = 64  # batches at the head of a split, of which the fingerprint reads four
 
 
@@ -67,15 +68,15 @@ def load_task(reference: str, options: Mapping[str, Any], folder: Path) -> Loade
         TaskProblems: All that could be found wrong with it.
     """
     task = _construct(reference, options, folder)
+    from compressors.inspect import weights_digest
     from compressors.training import seeded
 
     with seeded(0):
         model = _built_model(task)
+    with seeded(0):
         inputs = _check_one_batch(task, model)
-        from compressors.inspect import weights_digest
-
-        weights = weights_digest(model)
-        fingerprint = _fingerprint(task, reference, options, folder, weights)
+    weights = weights_digest(model)
+    fingerprint = _fingerprint(task, reference, options, weights)
     return LoadedTask(task, model, weights, fingerprint, inputs)
 
 
@@ -93,12 +94,30 @@ def _construct(reference: str, options: Mapping[str, Any], folder: Path) -> Task
         raise TaskProblems(
             *(Problem("task", f"{found.__name__} must define {name}()") for name in missing)
         )
+    _check_score_name(found)
     try:
         return found(**options)
     except Exception as error:
         raise TaskProblems(
             Problem("task_options", f"{found.__name__}(**task_options) failed: {_short(error)}")
         ) from error
+
+
+def _check_score_name(task: type[Task]) -> None:
+    name = task.score_name
+    taken = [metric for metric in METRICS if SCORE not in metric]
+    if (
+        not re.fullmatch(r"[A-Za-z_]\w{0,79}", name)
+        or name in taken
+        or name.startswith("latency_")
+    ):
+        raise TaskProblems(
+            Problem(
+                "task",
+                f"{task.__name__}.score_name must be a word of letters, digits and '_' that is"
+                f" no other metric ({', '.join(taken)}), got {name!r}",
+            )
+        )
 
 
 def _built_model(task: Task) -> nn.Module:
@@ -109,7 +128,8 @@ def _built_model(task: Task) -> nn.Module:
         raise TaskProblems(
             Problem("task", f"model() must return a torch.nn.Module, got {type(model).__name__}")
         )
-    return copy.deepcopy(model).eval()
+    copied: nn.Module = _call("copying the model", partial(copy.deepcopy, model))
+    return copied.eval()
 
 
 def _check_one_batch(task: Task, model: nn.Module) -> Any:
@@ -127,7 +147,8 @@ def _check_one_batch(task: Task, model: nn.Module) -> Any:
         )
     with torch.no_grad():
         outputs = _call("the model on the first evaluation batch", partial(forward, model, inputs))
-    arrays = tuple(tensor.numpy() for tensor in tensors_in(outputs))
+    tensors = list(tensors_in(outputs))
+    arrays = _call("reading the model's outputs", lambda: tuple(t.numpy() for t in tensors))
     given = arrays[0] if len(arrays) == 1 else arrays
     records = _call("records()", lambda: np.asarray(task.records(given, batch)))
     score = _call("score()", lambda: float(task.score(records)))
@@ -154,51 +175,73 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _fingerprint(
-    task: Task, reference: str, options: Mapping[str, Any], folder: Path, weights: str
-) -> str:
+def _fingerprint(task: Task, reference: str, options: Mapping[str, Any], weights: str) -> str:
+    from compressors.training import seeded
+
     digest = hashlib.sha256()
-    for path in _own_files(task, reference, folder):
+    for path in _own_files(task, reference):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    digest.update(json.dumps(options, sort_keys=True, default=repr).encode())
+    digest.update(json.dumps(options, sort_keys=True).encode())
     digest.update(weights.encode())
     for split in SPLITS:
         digest.update(split.encode())
-        batches = getattr(task, split)()
-        if batches is not None:
-            _digest_batches(digest, batches)
+        with seeded(0):
+            _call(f"{split}()", partial(_digest_split, digest, getattr(task, split)))
     return digest.hexdigest()
 
 
-def _own_files(task: Task, reference: str, folder: Path) -> list[Path]:
-    """The task's file and the modules beside it that it imported."""
-    own = sys.modules[type(task).__module__]
-    assert own.__file__ is not None
-    main = Path(own.__file__)
-    if not is_file_reference(reference):
+def _own_files(task: Task, reference: str) -> list[Path]:
+    """The task's file and the modules beside it that it imported, or its whole package."""
+    module = type(task).__module__
+    file = sys.modules[module].__file__
+    assert file is not None
+    main = Path(file).resolve()
+    if is_file_reference(reference):
+        return sorted({main, *modules_below(main.parent).values()})
+    if "." not in module:
         return [main]
-    paths = {main}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or name.split(".")[0] in OUR_PACKAGES or name.startswith("_naslite_"):
-            continue
-        path = Path(file)
-        inside = main.parent in path.parents and "site-packages" not in path.parts
-        if inside and path.is_file():
-            paths.add(path)
-    return sorted(paths)
+    package = sys.modules[module.partition(".")[0]]
+    return sorted(path for folder in package.__path__ for path in Path(folder).rglob("*.py"))
 
 
-def _digest_batches(digest: Any, batches: Iterable[Any]) -> None:
-    """The first and a seeded sample of the batches at the head of a split."""
-    from compressors.inspect import tensor_bytes, tensors_in
-
+def _digest_split(digest: Any, split: Callable[[], Iterable[Any] | None]) -> None:
+    """The length, where known, and the first and a seeded sample of the batches at the head."""
+    batches = split()
+    if batches is None:
+        return
+    if isinstance(batches, Sized):
+        digest.update(f"{len(batches)} batches".encode())
     rng = np.random.default_rng(0)
     chosen = {0, *rng.choice(np.arange(1, SAMPLED_FROM), size=3, replace=False).tolist()}
     for position, batch in enumerate(batches):
         if position in chosen:
-            for tensor in tensors_in(batch):
-                digest.update(f"{position}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
-                digest.update(tensor_bytes(tensor))
+            digest.update(f"{position}".encode())
+            _digest_value(digest, batch)
         if position >= max(chosen):
             break
+
+
+def _digest_value(digest: Any, value: Any) -> None:
+    """Tensors, arrays, numbers and text in nested containers; other objects count by their type,
+    since their representation may hold an address."""
+    import torch
+
+    from compressors.inspect import tensor_bytes
+
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{tuple(value.shape)}/{value.dtype}".encode())
+        digest.update(tensor_bytes(value))
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{value.shape}/{value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, (str, bytes, int, float, bool, np.generic)) or value is None:
+        digest.update(repr(value).encode())
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _digest_value(digest, key)
+            _digest_value(digest, part)
+    elif isinstance(value, (tuple, list, np.ndarray)):
+        for part in value:
+            _digest_value(digest, part)
+    else:
+        digest.update(type(value).__qualname__.encode())

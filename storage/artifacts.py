@@ -15,6 +15,8 @@ from .errors import CorruptFiles
 from .records import Artifact, File
 
 MANIFEST = "entry.json"
+# Anything else that reading may raise (too many open files, a failing disk) is no corruption.
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class ContentStore:
@@ -31,7 +33,7 @@ class ContentStore:
     def put(self, key: str, files: Iterable[Path], facts: Mapping[str, Any] = {}) -> Path:
         """Store copies of files under their names, with JSON facts; returns their folder."""
         target = self._folder(key)
-        if target.exists():
+        if target.exists() and self.get(key) is not None:  # a damaged one was dropped
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
@@ -81,7 +83,7 @@ class ContentStore:
                 if _file_json(describe_file(folder / entry["name"])) != entry:
                     raise CorruptFiles(f"{folder / entry['name']} differs from its SHA-256")
             facts = dict(manifest["facts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (*MISSING, ValueError, KeyError, TypeError) as error:
             raise CorruptFiles(f"no intact entry at {folder} ({type(error).__name__})") from None
         return folder, facts
 

@@ -81,9 +81,9 @@ def connect(url: URL, *, create: bool) -> Engine:
         engine.dispose()
         if path is not None and type(error) is DatabaseError:  # SQLite: not a database at all
             raise ForeignDatabase(
-                f"{shown} is not a naslite database ({_first_line(error)}); choose another path"
+                f"{shown} is not a naslite database ({first_line(error)}); choose another path"
             ) from None
-        raise StoreError(f"cannot open the store {shown}: {_first_line(error)}") from None
+        raise StoreError(f"cannot open the store {shown}: {first_line(error)}") from None
     except StoreError:
         engine.dispose()
         raise
@@ -180,6 +180,7 @@ def _create(engine: Engine) -> None:
         connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The driver's own message, without the statement and its parameters."""
     origin = getattr(error, "orig", None) or error
     return str(origin).strip().splitlines()[0] if str(origin).strip() else type(error).__name__

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Row, Select, and_, func, select
 from . import schema
 from .records import Artifact, File, Measurement, Request, StageRun, Study, StudySummary, Trial
 
+USED = select(schema.trials.c.artifact).where(schema.trials.c.artifact.is_not(None))
+
 
 def study_named(connection: Connection, name: str) -> Study | None:
     row = connection.execute(
@@ -78,9 +80,8 @@ def open_requests(connection: Connection, study_id: int) -> list[Request]:
 
 def unused_artifacts(connection: Connection) -> list[str]:
     """The SHA-256s of artifacts that no trial points to."""
-    used = select(schema.trials.c.artifact).where(schema.trials.c.artifact.is_not(None))
     table = schema.artifacts
-    return list(connection.scalars(select(table.c.sha256).where(table.c.sha256.not_in(used))))
+    return list(connection.scalars(select(table.c.sha256).where(table.c.sha256.not_in(USED))))
 
 
 def _of(table: Any, study_id: int, since: int) -> Select[Any]:

@@ -10,19 +10,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, delete, insert, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from . import queries, schema
 from .artifacts import file_stores
-from .database import check_writable, connect, files_folder, parse_url, sqlite_file
-from .errors import NameTaken, NoStore, StudyBusy, UnknownStudy
+from .database import (
+    check_writable,
+    connect,
+    files_folder,
+    first_line,
+    parse_url,
+    sqlite_file,
+)
+from .errors import NameTaken, NoStore, StoreError, StudyBusy, UnknownStudy
 from .lease import is_alive, lease_end, new_owner, take_over
 from .records import (
     ENDED_STATES,
     REQUESTS,
     STUDY_STATES,
-    Artifact,
     NewStudy,
     Outcome,
     Request,
@@ -30,6 +36,7 @@ from .records import (
     StudySummary,
     Trial,
 )
+from .writing import ensure_artifact, insert_all, storable, update_open_trial, update_study
 
 
 class Store:
@@ -60,7 +67,7 @@ class Store:
     # Reading
 
     def study(self, name: str) -> Study:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             found = queries.study_named(connection, name)
             if found is None:
                 names = [s.study.name for s in queries.summaries(connection)]
@@ -68,23 +75,24 @@ class Store:
             known = ", ".join(names[-10:]) if names else "none yet"
             shown = parse_url(self.url).render_as_string(hide_password=True)
             raise UnknownStudy(f"unknown study {name!r}; studies in {shown}: {known}")
-        return found
+        return self._as_seen(found)
 
     def studies(self) -> list[StudySummary]:
-        with self._engine.connect() as connection:
-            return queries.summaries(connection)
+        with self._reading() as connection:
+            found = queries.summaries(connection)
+        return [replace(summary, study=self._as_seen(summary.study)) for summary in found]
 
     def trials(self, study: Study, *, since: int = 0) -> list[Trial]:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return queries.trials(connection, study.id, since=since)
 
     def has_study(self, name: str) -> bool:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return queries.study_named(connection, name) is not None
 
     def requests(self, study: Study) -> list[Request]:
         """What was asked of the study's controller and not handled yet, the oldest first."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return queries.open_requests(connection, study.id)
 
     def is_live(self, study: Study) -> bool:
@@ -96,7 +104,7 @@ class Store:
 
     def add_request(self, study: Study, kind: str, payload: Mapping[str, Any] = {}) -> None:
         assert kind in REQUESTS, kind
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 insert(schema.requests).values(
                     study_id=study.id, kind=kind, payload=dict(payload), created_at=time.time()
@@ -110,12 +118,12 @@ class Store:
             UnknownStudy, StudyBusy
         """
         study = self.study(name)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             take_over(connection, study, new_owner())
             connection.execute(delete(schema.studies).where(schema.studies.c.id == study.id))
             unused = queries.unused_artifacts(connection)
             connection.execute(
-                delete(schema.artifacts).where(schema.artifacts.c.sha256.in_(unused))
+                delete(schema.artifacts).where(schema.artifacts.c.sha256.not_in(queries.USED))
             )
         for sha256 in unused:
             self.artifacts.remove(sha256)
@@ -131,7 +139,7 @@ class Store:
         """
         now = time.time()
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(
                     insert(schema.studies).values(
                         **asdict(new),
@@ -153,7 +161,7 @@ class Store:
         Raises:
             StudyBusy: A live controller owns it.
         """
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             take_over(connection, study, owner)
 
     def renew(self, study: Study, owner: str) -> None:
@@ -165,12 +173,12 @@ class Store:
         """Give the study up in a state, so that another controller may claim it at once."""
         assert state in STUDY_STATES, state
         with self._fenced(study, owner) as connection:
-            given_up = {"owner": "", "lease_until": 0.0, "state": state, "cause": _storable(cause)}
-            _update_study(connection, study, **given_up)
+            given_up = {"owner": "", "lease_until": 0.0, "state": state, "cause": storable(cause)}
+            update_study(connection, study, **given_up)
 
     def set_budget(self, study: Study, owner: str, trials: int, minutes: float | None) -> None:
         with self._fenced(study, owner) as connection:
-            _update_study(connection, study, trials=trials, minutes=minutes)
+            update_study(connection, study, trials=trials, minutes=minutes)
 
     def handle_request(self, study: Study, owner: str, request: Request) -> None:
         with self._fenced(study, owner) as connection:
@@ -204,7 +212,7 @@ class Store:
                 )
             )
             if study_memo is not None:
-                _update_study(connection, study, memo=dict(study_memo))
+                update_study(connection, study, memo=dict(study_memo))
 
     def restart(self, study: Study, owner: str, number: int) -> None:
         """Count one more attempt at a trial that did not end.
@@ -213,7 +221,7 @@ class Store:
             ValueError: It ended, or there is none.
         """
         with self._fenced(study, owner) as connection:
-            _update_open_trial(
+            update_open_trial(
                 connection, study, number, state="running", attempt=schema.trials.c.attempt + 1
             )
 
@@ -229,29 +237,51 @@ class Store:
                 raise ValueError(f"a measurement must be finite, got {m}")
         with self._fenced(study, owner) as connection:
             if outcome.artifact is not None:
-                _ensure_artifact(connection, outcome.artifact)
-            _update_open_trial(
+                ensure_artifact(connection, outcome.artifact)
+            update_open_trial(
                 connection,
                 study,
                 number,
                 state=outcome.state,
-                cause=_storable(outcome.cause),
+                cause=storable(outcome.cause),
                 artifact=outcome.artifact.sha256 if outcome.artifact else None,
                 seconds=outcome.seconds,
                 reused_from=outcome.reused_from,
                 finished_at=time.time(),
             )
             where = {"study_id": study.id, "number": number}
-            stages = tuple(replace(s, note=_storable(s.note)) for s in outcome.stages)
-            _insert_all(connection, schema.stages, where, stages)
-            _insert_all(connection, schema.measurements, where, outcome.measurements)
+            stages = tuple(replace(s, note=storable(s.note)) for s in outcome.stages)
+            insert_all(connection, schema.stages, where, stages)
+            insert_all(connection, schema.measurements, where, outcome.measurements)
             spent = schema.studies.c.seconds + outcome.seconds
-            _update_study(connection, study, seconds=spent)
+            update_study(connection, study, seconds=spent)
+
+    def _as_seen(self, study: Study) -> Study:
+        """A study whose controller is gone is interrupted, though it could not say so."""
+        if study.state != "running" or self.is_live(study):
+            return study
+        return replace(study, state="interrupted", cause="its controller is gone")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A read transaction: all its queries see the same moment."""
+        with _store_errors(self._engine), self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A write transaction: all or nothing."""
+        with _store_errors(self._engine), self._engine.begin() as connection:
+            yield connection
 
     @contextmanager
     def _fenced(self, study: Study, owner: str) -> Iterator[Connection]:
         """A transaction that begins by renewing the lease, and fails if it was taken over."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             now = time.time()
             table = schema.studies
             changed = connection.execute(
@@ -264,6 +294,18 @@ class Store:
                     f"study {study.name!r} was taken over or removed; this controller stops"
                 )
             yield connection
+
+
+@contextmanager
+def _store_errors(engine: Engine) -> Iterator[None]:
+    """A locked database, a full disk or a lost server as one line."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise StoreError(f"the store {shown} failed: {first_line(error)}") from error
 
 
 def check_new_study(url: str, name: str) -> None:
@@ -293,45 +335,3 @@ def name_taken(name: str) -> str:
         f"a study named {name!r} exists; continue it with `naslite resume {name}`"
         " or choose another --name"
     )
-
-
-def _update_study(connection: Connection, study: Study, **values: Any) -> None:
-    table = schema.studies
-    connection.execute(update(table).where(table.c.id == study.id).values(**values))
-
-
-def _update_open_trial(connection: Connection, study: Study, number: int, **values: Any) -> None:
-    table = schema.trials
-    changed = connection.execute(
-        update(table)
-        .where(
-            table.c.study_id == study.id,
-            table.c.number == number,
-            table.c.state.in_(("queued", "running")),
-        )
-        .values(**values)
-    )
-    if changed.rowcount != 1:
-        raise ValueError(f"trial {number} of {study.name!r} is not running")
-
-
-def _storable(text: str) -> str:
-    """The text without what a database refuses: the message of an error may quote any bytes."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def _ensure_artifact(connection: Connection, artifact: Artifact) -> None:
-    table = schema.artifacts
-    known = connection.execute(
-        select(table.c.sha256).where(table.c.sha256 == artifact.sha256)
-    ).one_or_none()
-    if known is None:
-        connection.execute(insert(table).values(**asdict(artifact)))
-
-
-def _insert_all(
-    connection: Connection, table: Any, where: Mapping[str, Any], records: tuple[Any, ...]
-) -> None:
-    rows = [{**where, "position": i, **asdict(record)} for i, record in enumerate(records)]
-    if rows:
-        connection.execute(insert(table), rows)

@@ -39,7 +39,7 @@ class OwnerContract:
         with pytest.raises(StudyBusy):
             store.claim(study, first)
 
-    @pytest.mark.parametrize("state", STUDY_STATES)
+    @pytest.mark.parametrize("state", [s for s in STUDY_STATES if s != "running"])
     def test_a_study_is_released_in_a_state_with_its_cause(self, store: Store, state: str) -> None:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)

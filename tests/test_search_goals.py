@@ -29,7 +29,3 @@ def test_without_a_feasible_row_the_least_broken_one_is_the_front():
 
 def test_no_rows_have_no_front():
     assert GOALS.on_front([]) == []
-
-
-def test_the_metrics_a_study_needs():
-    assert GOALS.metrics() == {"accuracy", "size_bytes", "accuracy_drop"}

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from storage import Study, Trial
 
+from ..config import store_option
 from ..goals import Goals
 from ..observer import Observer
 from ..report import console, format_value, rows_view
@@ -21,13 +22,17 @@ from ..results import StudyResults
 
 
 @contextmanager
-def live_observer() -> Iterator[Observer]:
-    """An observer that draws on standard output while the block runs."""
+def live_observer(store: str) -> Iterator[Observer]:
+    """An observer that draws on standard output while the block runs.
+
+    Args:
+        store: The store's URL, for the commands that it names.
+    """
     out = console()
     if not out.is_terminal:
-        yield LogLines(out)
+        yield LogLines(out, store)
         return
-    observer = LiveTable(out)
+    observer = LiveTable(out, store)
     try:
         yield observer
     finally:
@@ -43,21 +48,23 @@ def finish(results: StudyResults) -> None:
     if not any(row.is_feasible for row in front):
         out.print("no trial meets all constraints; these come nearest")
     failures = Counter(r.trial.state for r in results.rows() if r.trial.state != "complete")
+    store = store_option(results.store.url)
     if failures:
         counts = ", ".join(f"{n} {state}" for state, n in failures.items())
-        out.print(f"{counts}: `naslite trials {name}` says why")
+        out.print(f"{counts}: `naslite trials {name}{store}` says why")
     example = next((row.number for row in front if row.number), 0)
     out.print(
-        f"`naslite show {name} {example}` for details,"
-        f" `naslite export {name} {example} DIR` for the files"
+        f"`naslite show {name} {example}{store}` for details,"
+        f" `naslite export {name} {example} DIR{store}` for the files"
     )
 
 
 class Progress(Observer):
     """Counts what the two displays show."""
 
-    def __init__(self, out: Console) -> None:
+    def __init__(self, out: Console, store: str) -> None:
         self.out = out
+        self.store = store_option(store)
         self.name = ""
         self.total = 0
         self.minutes: float | None = None
@@ -65,12 +72,15 @@ class Progress(Observer):
         self.trials: list[Trial] = []
         self.goals: Goals | None = None
         self.current: tuple[int, float] | None = None
+        self.best: dict[str, tuple[float, int]] = {}
 
     def started(self, study: Study, trials: list[Trial]) -> None:
         self.name, self.total, self.minutes = study.name, study.trials, study.minutes
         self.spent = study.seconds
         self.goals = Goals.of_config(study.config)
         self.trials = [t for t in trials if t.finished_at is not None]
+        for trial in self.trials:
+            self._compare(trial)
 
     def proposed(self, number: int, candidate: dict[str, object]) -> None:
         self.current = number, time.monotonic()
@@ -79,26 +89,30 @@ class Progress(Observer):
         self.trials.append(trial)
         self.spent += trial.seconds
         self.current = None
+        self._compare(trial)
 
     @property
     def done(self) -> int:
         return sum(trial.number > 0 for trial in self.trials)
 
-    def best(self) -> dict[str, str]:
-        """The best value of each objective over the feasible trials."""
+    def ending(self, state: str, cause: str) -> str:
+        """How the study was left, and how to go on with it."""
+        text = f"study {self.name} {state}" + (f": {cause}" if cause else "")
+        if state == "finished":
+            return text
+        return f"{text}; continue with `naslite resume {self.name}{self.store}`"
+
+    def _compare(self, trial: Trial) -> None:
+        """Keep the best value of each objective over the feasible trials."""
         assert self.goals is not None
-        feasible = [
-            t
-            for t in self.trials
-            if t.state == "complete" and not any(self.goals.violations(t.metrics))
-        ]
-        found = {}
+        metrics = trial.metrics
+        if trial.state != "complete" or any(self.goals.violations(metrics)):
+            return
         for name, way in self.goals.objectives.items():
-            values = [(t.metrics[name], t.number) for t in feasible]
-            if values:
-                value, number = max(values) if way == "maximize" else min(values)
-                found[name] = f"{format_value(name, value)} (#{number})"
-        return found
+            value = metrics[name]
+            known = self.best.get(name)
+            if known is None or (value > known[0] if way == "maximize" else value < known[0]):
+                self.best[name] = value, trial.number
 
     def seconds_left(self) -> float | None:
         """By the mean of the trials so far, and the budget in minutes."""
@@ -140,7 +154,7 @@ class LogLines(Progress):
         )
 
     def stopped(self, state: str, cause: str) -> None:
-        self._say(ending(self.name, state, cause))
+        self._say(self.ending(state, cause))
 
     def _say(self, text: str) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {text}")
@@ -149,8 +163,8 @@ class LogLines(Progress):
 class LiveTable(Progress):
     """A table that is redrawn in place."""
 
-    def __init__(self, out: Console) -> None:
-        super().__init__(out)
+    def __init__(self, out: Console, store: str) -> None:
+        super().__init__(out, store)
         self._live: Live | None = None
 
     def preparing(self, what: str) -> None:
@@ -164,7 +178,7 @@ class LiveTable(Progress):
     def stopped(self, state: str, cause: str) -> None:
         self.current = None
         self.close()
-        self.out.print(ending(self.name, state, cause))
+        self.out.print(self.ending(state, cause))
 
     def close(self) -> None:
         if self._live is not None:
@@ -179,8 +193,8 @@ class LiveTable(Progress):
         table.add_row("trials", f"{self.done} of {self.total}")
         states = Counter(t.state for t in own)
         table.add_row("states", ", ".join(f"{n} {s}" for s, n in states.items()) or "none yet")
-        for name, value in (self.best() if self.goals else {}).items():
-            table.add_row(f"best {name}", value)
+        for name, (value, number) in self.best.items():
+            table.add_row(f"best {name}", f"{format_value(name, value)} (#{number})")
         if own:
             mean = sum(t.seconds for t in own) / len(own)
             table.add_row("per trial", f"{mean:.1f} s")
@@ -191,11 +205,6 @@ class LiveTable(Progress):
             what = f"trial {number}" if number else "the baseline"
             table.add_row("running", f"{what} for {time.monotonic() - since:.0f} s")
         return table
-
-
-def ending(name: str, state: str, cause: str) -> str:
-    text = f"study {name} {state}: {cause}" if cause else f"study {name} {state}"
-    return text if state == "finished" else f"{text}; continue with `naslite resume {name}`"
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..config import store_url
 from . import options
 from .live import finish, live_observer
 
@@ -17,7 +18,7 @@ def resume(name: str, store: str | None, trials: int | None, minutes: float | No
     """Continue the study NAME where it was left; --trials and --minutes are new totals."""
     from ..build import resume as resume_study
 
-    with live_observer() as observer:
+    with live_observer(store_url(store)) as observer:
         results = resume_study(
             name, store=store, trials=trials, minutes=minutes, observer=observer
         )

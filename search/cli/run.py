@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..config import configured_store, store_url
 from . import options
 from .live import finish, live_observer
 
@@ -28,11 +29,12 @@ def run(
     """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
     from ..build import run as run_study
 
-    with live_observer() as observer:
+    url = store or configured_store(config) or store_url(None)
+    with live_observer(url) as observer:
         results = run_study(
             config,
             name=name,
-            store=store,
+            store=url,
             trials=trials,
             minutes=minutes,
             seed=seed,
