@@ -29,15 +29,18 @@ class Task:
     below agree on; the defaults take `(inputs, labels)` tensors, samples along dimension 0.
     Batches must be the same on every call, up to the global random state, which naslite seeds.
 
-    Args:
-        options: `task_options:` of the config.
+    `task_options:` of the config are keyword arguments of a subclass's own `__init__`.
     """
 
     score_name: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        if options:
+            raise TypeError(
+                f"{type(self).__name__} takes no option {sorted(options)[0]!r};"
+                " give it an __init__ with the options that it has"
+            )
 
     def model(self) -> nn.Module:
         """The trained model."""

@@ -185,7 +185,11 @@ def load_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     raw = _read(path)
-    return {"study": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "study", **raw}
+    raw = {"study": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "study", **raw}
+    prefix, store = "sqlite:///", raw.get("store")
+    if isinstance(store, str) and store.startswith(prefix):  # relative like every other path
+        raw["store"] = prefix + str(path.resolve().parent / store.removeprefix(prefix))
+    return raw
 
 
 def parse_config(raw: Mapping[str, Any]) -> tuple[StudyConfig | None, list[Problem]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -99,6 +100,9 @@ class Controller:
                 state, cause = self._loop()
         except KeyboardInterrupt:
             state, cause = "interrupted", "interrupted; the running trial will be redone"
+            raise
+        except BrokenPipeError:  # `| head`: whoever watched is gone
+            state, cause = "interrupted", "its output was closed"
             raise
         except BaseException as error:
             cause = one_line(error)
@@ -293,7 +297,8 @@ class Controller:
                 self.store.release(self.study, self.owner, state, cause)
             except StoreError as error:
                 log.warning("%s", error)
-            self.observer.stopped(state, cause)
+            with contextlib.suppress(BrokenPipeError):
+                self.observer.stopped(state, cause)
 
 
 def _as_stored(memo: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
@@ -23,7 +24,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(names) or 'none'}"
 
 
 def known_names(group: str, builtin: Mapping[str, str]) -> list[str]:
@@ -137,6 +138,8 @@ def modules_below(folder: Path) -> dict[str, Path]:
         file = getattr(module, "__file__", None)
         private = name == "__main__" or name.startswith("_naslite_")
         if not file or private or name.split(".")[0] in OUR_PACKAGES:
+            continue
+        if not os.path.isabs(file) or not os.path.isfile(file):  # torch.ops says `_ops.py`
             continue
         path = Path(file).resolve()
         if folder in path.parents and not any(place in path.parents for place in installed):

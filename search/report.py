@@ -189,7 +189,19 @@ def short(results: StudyResults, row: Row) -> str:
             continue
         text = str(value) if isinstance(value, str) else f"{knob}={_plain(value)}"
         groups.setdefault(compressor, []).append(text)
-    return " · ".join(" ".join(parts) for parts in groups.values()) or "uncompressed"
+    if groups:
+        return " · ".join(" ".join(parts) for parts in groups.values())
+    fixed = [
+        f"{name.partition('.')[2]}={_plain(row.trial.candidate[name])}"
+        for name, neutral in _unconditional(results)
+        if row.trial.candidate.get(name, neutral) != neutral
+    ]
+    return " · ".join(fixed) or "uncompressed"
+
+
+def _unconditional(results: StudyResults) -> list[tuple[str, Any]]:
+    """The knobs that are always active, with their neutral values."""
+    return [(k["name"], k["neutral"]) for k in results.study.space if "active_when" not in k]
 
 
 def format_value(metric: str, value: float) -> str:

@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 REQUIRED = ("model", "train_batches", "calibration_batches", "eval_batches")
 SPLITS = ("train_batches", "calibration_batches", "eval_batches", "audit_batches")
-SAMPLED_FROM = 64  # batches at the head of a split, of which the fingerprint reads four
+WHOLE_BATCHES = 64  # at the head of each split, all in the fingerprint
+SAMPLED_BATCHES = 16  # of the others, where a split is a list
 
 
 class TaskProblems(NasliteError):
@@ -151,6 +153,10 @@ def _check_one_batch(task: Task, model: nn.Module) -> Any:
     arrays = _call("reading the model's outputs", lambda: tuple(t.numpy() for t in tensors))
     given = arrays[0] if len(arrays) == 1 else arrays
     records = _call("records()", lambda: np.asarray(task.records(given, batch)))
+    if records.ndim == 0:
+        raise TaskProblems(
+            Problem("task", "records() must give an array with one entry per sample, got a number")
+        )
     score = _call("score()", lambda: float(task.score(records)))
     if not np.isfinite(score):
         raise TaskProblems(Problem("task", f"score() must be finite, got {score}"))
@@ -166,11 +172,11 @@ def _first(batches: Callable[[], Iterable[Any]]) -> Any:
 def _call(what: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskProblems(Problem("task", f"{what} failed: {_short(error)}")) from error
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
@@ -178,7 +184,7 @@ def _short(error: Exception) -> str:
 def _fingerprint(task: Task, reference: str, options: Mapping[str, Any], weights: str) -> str:
     from compressors.training import seeded
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(type(task).__qualname__.encode())
     for path in _own_files(task, reference):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update(json.dumps(options, sort_keys=True).encode())
@@ -205,20 +211,19 @@ def _own_files(task: Task, reference: str) -> list[Path]:
 
 
 def _digest_split(digest: Any, split: Callable[[], Iterable[Any] | None]) -> None:
-    """The length, where known, and the first and a seeded sample of the batches at the head."""
+    """The first batches, a seeded sample of the others where they can be had, and their number."""
     batches = split()
     if batches is None:
         return
     if isinstance(batches, Sized):
         digest.update(f"{len(batches)} batches".encode())
-    rng = np.random.default_rng(0)
-    chosen = {0, *rng.choice(np.arange(1, SAMPLED_FROM), size=3, replace=False).tolist()}
-    for position, batch in enumerate(batches):
-        if position in chosen:
-            digest.update(f"{position}".encode())
-            _digest_value(digest, batch)
-        if position >= max(chosen):
-            break
+    for position, batch in enumerate(islice(batches, WHOLE_BATCHES)):
+        digest.update(f"{position}".encode())
+        _digest_value(digest, batch)
+    if isinstance(batches, Sequence) and len(batches) > WHOLE_BATCHES:
+        rng = np.random.default_rng(0)
+        for position in rng.integers(WHOLE_BATCHES, len(batches), size=SAMPLED_BATCHES):
+            _digest_value(digest, batches[int(position)])
 
 
 def _digest_value(digest: Any, value: Any) -> None:

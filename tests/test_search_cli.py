@@ -268,6 +268,26 @@ def test_init_check_and_run_work_as_written(naslite, tmp_path, monkeypatch):
     assert baseline.metrics["accuracy"] > 0.85
 
 
+def test_hints_name_a_store_that_is_not_the_default(naslite, workspace):
+    other = f"sqlite:///{workspace.folder / 'other.db'}"
+    _, out, _ = naslite("run", workspace.config(), "--trials", 1, "--store", other)
+    assert f"DIR --store {other}` for the files" in out
+    path = workspace.config("second.yaml", study="second", store="sqlite:///third.db")
+    _, out, _ = naslite("run", path, "--trials", 1)
+    assert f"--store sqlite:///{workspace.folder / 'third.db'}`" in out
+
+
+def test_a_total_below_what_is_done_is_refused(naslite, finished):
+    line = one_line(naslite("resume", "toy", "--trials", 3, "--store", finished.store))
+    assert "6 trials of 'toy' are there already, got 3" in line
+
+
+def test_without_a_verb_the_help_comes(naslite):
+    code, out, err = naslite()
+    assert (code, err) == (2, "")
+    assert "Usage: naslite" in out
+
+
 def test_rm_removes_the_study_and_its_files(naslite, workspace):
     naslite("run", workspace.config(), "--trials", 1)
     artifacts = workspace.folder / "naslite.db.files" / "artifacts"

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 from doubles import SPACE, FormulaBench, control, new_study, table
 
 from search.errors import BaselineFailed, NasliteError
 from search.observer import Observer
-from storage import Store, StudyBusy
+from storage import Store, StoreError, StudyBusy
 from storage.lease import new_owner
 from strategies.base import Proposal
 
@@ -229,3 +232,82 @@ def test_a_controller_that_lost_its_study_stops_and_writes_nothing(store):
     study = store.study("s")
     assert study.owner == taken
     assert [trial.state for trial in store.trials(study)] == ["complete"] * 2 + ["running"]
+
+
+def test_a_memo_is_seen_as_it_will_be_after_a_resume(store):
+    class Tuples:
+        def propose(self, view, number, rng):
+            seen.append([dict(trial.memo) for trial in view.done[1:]])
+            return Proposal(view.space.at(number), {"pair": (1, 2)})
+
+    seen = []
+    new_study(store, trials=2)
+    control(store, strategy=Tuples())
+    assert seen[-1] == [{"pair": [1, 2]}]
+
+
+def test_a_memo_that_is_not_json_is_an_error_of_the_strategy(store):
+    class Bad:
+        def propose(self, view, number, rng):
+            return Proposal(view.space.at(number), {"x": float("nan")})
+
+    new_study(store)
+    with pytest.raises(NasliteError, match="memo must be JSON"):
+        control(store, strategy=Bad())
+
+
+def test_a_study_whose_controller_died_is_seen_as_interrupted(store):
+    new_study(store)
+    gone = subprocess.run(
+        [sys.executable, "-c", "from storage.lease import new_owner; print(new_owner())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    store.claim(store.study("s"), gone)
+    assert (store.study("s").state, store.studies()[0].study.state) == ("interrupted",) * 2
+    assert len(control(store)) == 7
+
+
+def test_a_closed_output_leaves_the_study_to_be_resumed(store):
+    class Closed(Observer):
+        def ended(self, trial):
+            raise BrokenPipeError
+
+    new_study(store)
+    with pytest.raises(BrokenPipeError):
+        control(store, observer=Closed())
+    assert store.study("s").state == "interrupted"
+    assert len(control(store)) == 7
+
+
+def test_reading_beside_a_running_study_never_tears_a_trial(store):
+    """A trial that ends between two queries of a reader is seen before or after, not halfway."""
+    new_study(store, trials=19)
+    torn = []
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            for trial in store.trials(store.study("s")):
+                if trial.state == "complete" and not trial.measurements:
+                    torn.append(trial.number)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        control(store)
+    finally:
+        stop.set()
+        reader.join()
+    assert torn == []
+
+
+def test_errors_of_the_database_are_one_line(tmp_path):
+    path = tmp_path / "a.db"
+    store = Store(f"sqlite:///{path}")
+    new_study(store)
+    store.close()
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match=r"a\.db failed: file is not a database"):
+        store.study("s")

@@ -238,3 +238,44 @@ def test_what_an_interrupt_left_is_not_cached(prepared, tmp_path, monkeypatch):
         assert bench.stages.get(whole.stages[0].key) is None
     interrupts.pending = False
     assert bench.build(bench.space.baseline()).artifact == whole.artifact
+
+
+def test_the_root_key_depends_on_all_that_training_depends_on(monkeypatch):
+    from search import stages
+
+    reference = ("weights", "task", 0, 1, "AVX2")
+    keys = {stages.root_key(*reference)}
+    for position, other in enumerate(("w", "t", 1, 2, "AVX512")):
+        changed = list(reference)
+        changed[position] = other
+        keys.add(stages.root_key(*changed))
+    monkeypatch.setattr(stages, "CACHE_FORMAT", -1)
+    keys.add(stages.root_key(*reference))
+    monkeypatch.setattr(stages, "library_versions", lambda names: {"torch": "other"})
+    keys.add(stages.root_key(*reference))
+    assert len(keys) == 8
+
+
+def test_an_edited_compressor_of_the_user_does_not_reuse_its_old_stages(bench, tmp_path):
+    from search.registry import load_reference
+    from search.stages import Step
+    from strategies.space import Float, Space
+
+    text = (
+        "import copy\nfrom strategies.space import Float\n"
+        "class Mine:\n    version = 1\n    libraries = ()\n"
+        "    def knobs(self, model, task): return []\n"
+        "    def apply(self, model, options, context): return copy.deepcopy(model), {}\n"
+        "    def replay(self, model, recipe): return copy.deepcopy(model)\n"
+    )
+    space = Space([Float(name="Mine.x", low=0.0, high=1.0, neutral=0.0)])
+
+    def key() -> str:
+        step = Step("Mine", load_reference("mine.py:Mine", tmp_path)())
+        return plan({"Mine.x": 1.0}, space, [step], bench.runtime, "r")[0].key
+
+    (tmp_path / "mine.py").write_text(text)
+    first = key()
+    assert key() == first
+    (tmp_path / "mine.py").write_text(text + "# edited\n")
+    assert key() != first

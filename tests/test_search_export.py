@@ -60,6 +60,12 @@ def test_a_folder_that_is_in_use_is_kept(results, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine.txt"]
 
 
+def test_an_export_into_the_empty_folder_one_stands_in(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(results, 0, type(tmp_path)("."))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
+
+
 def test_what_cannot_be_exported_says_why(results, tmp_path):
     with pytest.raises(UnknownTrial):
         export(results, 99, tmp_path / "out")

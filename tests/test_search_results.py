@@ -201,3 +201,8 @@ def test_a_narrow_terminal_gets_every_metric_as_well(results):
     assert "─" not in narrow
     assert narrow.count(" cached)") == 20
     assert "[red]odd[/red] cause" in narrow
+
+
+def test_only_what_changes_nothing_is_called_uncompressed(results):
+    (same,) = [row for row in results.rows() if short(results, row) == "uncompressed"]
+    assert same.number == 0

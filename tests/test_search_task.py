@@ -131,3 +131,107 @@ def test_loading_leaves_the_global_generators_alone(tmp_path, write):
     torch.manual_seed(5)
     load_task("task.py:Plain", {}, tmp_path)
     assert torch.equal(torch.rand(1), expected)
+
+
+READS = """
+import numpy as np
+import torch
+from torch import nn
+from compressors.base import Task
+
+class Reads(Task):
+    def model(self):
+        torch.manual_seed(int(np.load("seed.npy")))
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    def train_batches(self):
+        x = torch.from_numpy(np.load("data.npy"))
+        return [(x[i], torch.zeros(2).long(), np.load("extra.npy")) for i in range(len(x))]
+    calibration_batches = eval_batches = train_batches
+
+class Other(Reads):
+    pass
+"""
+
+
+def test_the_fingerprint_sees_weights_data_and_class_though_no_text_changes(
+    tmp_path, write, monkeypatch
+):
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    write(READS)
+
+    def fingerprint(seed=0, cell=(0, 0, 0), extra=1.0, name="Reads") -> str:
+        data = np.ones((40, 2, 4), np.float32)
+        data[cell] += 1
+        np.save("seed.npy", seed)
+        np.save("data.npy", data)
+        np.save("extra.npy", np.array([extra]))
+        return load_task(f"task.py:{name}", {}, tmp_path).fingerprint
+
+    assert fingerprint() == fingerprint()
+    changed = [
+        fingerprint(),
+        fingerprint(seed=1),
+        fingerprint(cell=(1, 0, 0)),
+        fingerprint(cell=(39, 1, 3)),
+        fingerprint(extra=2.0),
+        fingerprint(name="Other"),
+    ]
+    assert len(set(changed)) == len(changed)
+
+
+def test_a_changed_module_beside_the_task_is_read_again(tmp_path, write):
+    text = PLAIN.format(imports="import beside_again").replace("scale=1.0", "scale=0.0")
+    write(text.replace("self.scale = scale", "self.scale = beside_again.VALUE"))
+    write("VALUE = 1\n", "beside_again.py")
+    assert load_task("task.py:Plain", {}, tmp_path).inputs.max() == 1
+    write("VALUE = 2  # longer\n", "beside_again.py")
+    assert load_task("task.py:Plain", {}, tmp_path).inputs.max() == 2
+
+
+def test_the_fingerprint_does_not_depend_on_what_else_the_process_runs(tmp_path, write):
+    import subprocess
+    import sys
+
+    write(PLAIN.format(imports=""))
+    script = (
+        "from pathlib import Path\nfrom search.task import load_task\n"
+        "print(load_task('task.py:Plain', {}, Path.cwd()).fingerprint)\n"
+    )
+    write("VALUE = 3\n", "unrelated_app.py")
+    write(f"import unrelated_app\n{script}", "go.py")
+    printed = [
+        subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for arguments in (["go.py"], ["-c", script])
+    ]
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("name", ["size_bytes", "F1-score", "latency_x", "", "macs"])
+def test_a_score_needs_a_name_of_its_own(tmp_path, write, name):
+    write(PLAIN.format(imports="").replace("(Task):", f"(Task):\n    score_name = {name!r}"))
+    (message,) = problems(tmp_path, "task.py:Plain")
+    assert "score_name must be a word" in message
+
+
+def test_options_that_a_task_does_not_declare_are_named(tmp_path, write):
+    write(PLAIN.format(imports=""))
+    (message,) = problems(tmp_path, "task.py:Plain", {"sclae": 2})
+    assert "takes no option 'sclae'" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("raise SystemExit(1)", "model() failed: SystemExit"),
+        ("return nn.Linear(4, 2, dtype=torch.bfloat16)", "failed"),
+    ],
+)
+def test_nothing_that_a_task_does_ends_in_a_traceback(tmp_path, write, body, part):
+    text = PLAIN.format(imports="")
+    write(text.replace("return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))", body))
+    (message,) = problems(tmp_path, "task.py:Plain")
+    assert part in message

@@ -29,12 +29,13 @@ def live_observer(store: str) -> Iterator[Observer]:
         store: The store's URL, for the commands that it names.
     """
     out = console()
-    if not out.is_terminal:
-        yield LogLines(out, store)
-        return
-    observer = LiveTable(out, store)
+    observer = LiveTable(out, store) if out.is_terminal else LogLines(out, store)
     try:
         yield observer
+    except KeyboardInterrupt:
+        if not observer.name:
+            click.echo("interrupted before the search began; nothing was changed", err=True)
+        raise
     finally:
         observer.close()
 
@@ -51,9 +52,9 @@ def finish(results: StudyResults) -> None:
     store = store_option(results.store.url)
     if failures:
         counts = ", ".join(f"{n} {state}" for state, n in failures.items())
-        out.print(f"{counts}: `naslite trials {name}{store}` says why")
+        click.echo(f"{counts}: `naslite trials {name}{store}` says why")
     example = next((row.number for row in front if row.number), 0)
-    out.print(
+    click.echo(  # not wrapped: these are to be copied
         f"`naslite show {name} {example}{store}` for details,"
         f" `naslite export {name} {example} DIR{store}` for the files"
     )
@@ -94,6 +95,9 @@ class Progress(Observer):
     @property
     def done(self) -> int:
         return sum(trial.number > 0 for trial in self.trials)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
 
     def ending(self, state: str, cause: str) -> str:
         """How the study was left, and how to go on with it."""
@@ -178,7 +182,7 @@ class LiveTable(Progress):
     def stopped(self, state: str, cause: str) -> None:
         self.current = None
         self.close()
-        self.out.print(self.ending(state, cause))
+        click.echo(self.ending(state, cause))
 
     def close(self) -> None:
         if self._live is not None:
