@@ -136,7 +136,8 @@ def modules_below(folder: Path) -> dict[str, Path]:
     installed = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix)]
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        private = name == "__main__" or name.startswith("_naslite_")
+        # multiprocessing knows the main module by a second name.
+        private = module is sys.modules.get("__main__") or name.startswith("_naslite_")
         if not file or private or name.split(".")[0] in OUR_PACKAGES:
             continue
         if not os.path.isabs(file) or not os.path.isfile(file):  # torch.ops says `_ops.py`
