@@ -233,6 +233,8 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Flat columns; nested values become `metrics.size_bytes`, lists become JSON."""
     flat = [dict(_flatten(record)) for record in records]
     columns = list(dict.fromkeys(name for record in flat for name in record))
+    groups = list(dict.fromkeys(name.partition(".")[0] for name in columns))
+    columns.sort(key=lambda name: groups.index(name.partition(".")[0]))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()

@@ -121,6 +121,11 @@ def test_csv_has_a_line_per_row_and_flat_columns(results):
     assert as_csv([]) == ""
 
 
+def test_columns_that_only_later_rows_have_stand_with_their_kind():
+    text = as_csv([{"candidate": {"a": 1}, "cause": ""}, {"candidate": {"b": 2}, "cause": "x"}])
+    assert text.splitlines() == ["candidate.a,candidate.b,cause", "1,,", ",2,x"]
+
+
 def test_tables_show_ratios_violations_and_causes(results):
     rows = results.best("number >= 0")
     shown = text_of(rows_view(results, rows, title="t", width=200))
