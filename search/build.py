@@ -90,12 +90,13 @@ def resume(
     opened = Store(store_url(store), create=False)
     study = opened.study(name)
     budget = _new_budget(study, trials, minutes)
-    done = max(0, len(opened.trials(study)) - 1)
-    if trials is not None and trials < done:
-        raise NasliteError(
-            f"--trials is the new total of a study, and {done} trials of {name!r} are there"
-            f" already, got {trials}"
-        )
+    if trials is not None:
+        done = len(opened.trials(study)) - 1  # without the baseline
+        if trials < done:
+            raise NasliteError(
+                f"the trials of a study are its new total, and {done} of {name!r} are there"
+                f" already, got {trials}"
+            )
     if study.state == "finished" and budget == (study.trials, study.minutes):
         return StudyResults(opened, name)
     owner = new_owner()

@@ -279,7 +279,7 @@ def test_hints_name_a_store_that_is_not_the_default(naslite, workspace):
 
 def test_a_total_below_what_is_done_is_refused(naslite, finished):
     line = one_line(naslite("resume", "toy", "--trials", 3, "--store", finished.store))
-    assert "6 trials of 'toy' are there already, got 3" in line
+    assert "6 of 'toy' are there already, got 3" in line
 
 
 def test_without_a_verb_the_help_comes(naslite):
