@@ -64,6 +64,11 @@ class View:
     Args:
         objectives: Metric names; `Observation.values` stand in this order.
         constraints: Their texts; `Observation.violations` stand in this order.
+        drop: The metric in `Observation.metrics` that says how much quality was lost, lower is
+            better; "" where none is known: the first objective then says it.
+        costs: Which objectives (by position) compression is meant to lower, such as size and
+            latency; the others say quality.
+        budget: As it is now: a proposal that depends on it changes with a new total.
         done: Visible trials that ended, by number, the baseline first.
         pending: Trials proposed but not visible yet: candidate known, outcome not.
         memo: What the strategy stored with the study.
@@ -77,10 +82,59 @@ class View:
     done: Sequence[Observation] = ()
     pending: Sequence[Observation] = ()
     memo: Mapping[str, Any] = field(default_factory=dict)
+    drop: str = ""
+    costs: tuple[int, ...] = ()
 
     def seen_keys(self) -> set[str]:
         """The keys of all visible candidates, pending ones included."""
         return {trial.key for trial in (*self.done, *self.pending)}
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a strategy can take; a study that asks for more is refused before it begins.
+
+    Args:
+        max_objectives: None = any number.
+        constraints: Whether it takes constraints into account.
+        continuous: Whether knobs without levels are allowed.
+        unordered: Whether knobs whose levels have no order are allowed.
+        max_candidates: The largest space; None = any, continuous ones included.
+        adaptive: Whether outcomes steer later proposals.
+    """
+
+    max_objectives: int | None = None
+    constraints: bool = True
+    continuous: bool = True
+    unordered: bool = True
+    max_candidates: int | None = None
+    adaptive: bool = True
+
+    def problems(self, space: Space, objectives: int, constraints: int) -> list[str]:
+        """Why a study of this space with so many objectives and constraints cannot be searched."""
+        found = []
+        if self.max_objectives is not None and objectives > self.max_objectives:
+            found.append(f"takes at most {self.max_objectives} objective(s), got {objectives}")
+        if constraints and not self.constraints:
+            found.append(f"takes no constraints, got {constraints}")
+        open_knobs = [knob.name for knob in space if knob.size is None]
+        if open_knobs and not self.continuous:
+            found.append(f"needs knobs with levels, got {open_knobs[0]!r} without; give it a step")
+        loose = [knob.name for knob in space if not knob.is_fixed and not knob.ordered]
+        if loose and not self.unordered:
+            found.append(f"needs ordered knobs, got {loose[0]!r}; fix it to one value")
+        if self.max_candidates is not None and space.skeletons > self.max_candidates:
+            found.append(
+                f"takes a space of at most {self.max_candidates:,} candidates,"
+                f" got {space.skeletons:,}"
+            )
+        return found
+
+
+def capabilities(strategy: object) -> Capabilities:
+    """What a strategy declares in its attribute `capabilities`; by default it takes anything."""
+    declared = getattr(strategy, "capabilities", None)
+    return declared if isinstance(declared, Capabilities) else Capabilities()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +150,8 @@ class Proposal:
 class Strategy(Protocol):
     """Chooses candidates. A pure function: no generator of its own, no I/O, no global state.
 
-    A cache inside a strategy is allowed if dropping it changes no proposal.
+    A cache inside a strategy is allowed if dropping it changes no proposal. What it cannot take
+    it may declare in an attribute `capabilities`.
     """
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:

@@ -113,6 +113,30 @@ class Knob(ABC):
             SpaceError: The spec is malformed or leaves the knob's own domain.
         """
 
+    def least_compressed(self) -> Value:
+        """The value nearest to no compression: the neutral one, if it is the knob's own."""
+        if self.contains(self.neutral):
+            return self.normal(self.neutral)
+        if self.direction:
+            return self.from_unit(0.0 if self.direction > 0 else 1.0)
+        low, high = self.from_unit(0.0), self.from_unit(1.0)
+        return high if self._distance(high) < self._distance(low) else low
+
+    def most_compressed(self) -> Value:
+        """The value at the end of the knob's direction; without one, the end far from neutral."""
+        low, high = self.from_unit(0.0), self.from_unit(1.0)
+        if self.direction:
+            return high if self.direction > 0 else low
+        farther_low = self._distance(low) > self._distance(high) or high == self.neutral
+        return low if farther_low else high
+
+    def _distance(self, value: Value) -> float:
+        """How far a number is from the neutral one; 0 for what is no number."""
+        both = (value, self.neutral)
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in both):
+            return abs(float(value) - float(self.neutral))
+        return 0.0
+
     @property
     def is_fixed(self) -> bool:
         return self.size == 1

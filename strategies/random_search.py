@@ -22,11 +22,15 @@ class RandomSearch:
             candidate = view.space.sample(rng)
             if candidate_key(candidate) not in seen:
                 return Proposal(candidate)
-        return Proposal(_unseen(view, rng))
+        return Proposal(unseen_candidate(view, rng))
 
 
-def _unseen(view: View, rng: np.random.Generator) -> Candidate:
-    """One of the few candidates left, drawn by rank so that no draw is wasted."""
+def unseen_candidate(view: View, rng: np.random.Generator) -> Candidate:
+    """One of the candidates that are not visible yet, drawn uniformly by rank.
+
+    Raises:
+        Exhausted: All of them are visible.
+    """
     space = view.space
     tried = [t.candidate for t in (*view.done, *view.pending) if space.contains(t.candidate)]
     # A continuum is never used up, so only candidates without one take their skeleton away.

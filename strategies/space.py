@@ -139,13 +139,39 @@ class Space:
     def baseline(self) -> dict[str, Value]:
         """The uncompressed candidate: every active knob at its neutral value.
 
-        It is trial 0 of a study even where the config does not search the neutral values.
+        It is trial 0 of a study even where the space does not hold the neutral values.
         """
         chosen: dict[str, Value] = {}
         for knob in self.knobs:
             if self._is_active(knob, chosen):
                 own = knob.contains(knob.neutral)
                 chosen[knob.name] = knob.normal(knob.neutral) if own else knob.neutral
+        return chosen
+
+    def origin(self) -> dict[str, Value]:
+        """The least compressed candidate that the space holds: the baseline, if it does."""
+        return self.complete({})
+
+    def extreme(self) -> dict[str, Value]:
+        """The most compressed candidate: every active knob as far as its direction leads."""
+        chosen: dict[str, Value] = {}
+        for knob in self.knobs:
+            if self._is_active(knob, chosen):
+                chosen[knob.name] = knob.most_compressed()
+        return chosen
+
+    def complete(self, partial: Mapping[str, Value]) -> dict[str, Value]:
+        """The candidate with these values, other active knobs at their least compressed ones.
+
+        Values of inactive knobs are dropped, and so are those that their knobs do not know.
+        """
+        chosen: dict[str, Value] = {}
+        for knob in self.knobs:
+            if not self._is_active(knob, chosen):
+                continue
+            value = partial.get(knob.name)
+            own = value is not None and knob.contains(value)
+            chosen[knob.name] = knob.normal(value) if own else knob.least_compressed()
         return chosen
 
     def is_neutral(self, candidate: Candidate, prefix: str) -> bool:
@@ -215,19 +241,28 @@ class Space:
         return self._build(skeleton, rng)
 
     def neighbours(self, candidate: Candidate) -> list[dict[str, Value]]:
-        """All candidates one knob's move away; a knob switched on by a move starts neutral."""
+        """All candidates one knob's move away; a knob switched on by a move starts neutral.
+
+        A candidate with values that are not its knobs' own is moved into the space first.
+        """
+        candidate = self.complete(candidate)
         found = []
         for name in candidate:
             for value in self._by_name[name].adjacent(candidate[name]):
-                found.append(self._completed({**candidate, name: value}))
+                found.append(self.complete({**candidate, name: value}))
         return found
 
     def encode(self, candidate: Candidate) -> np.ndarray:
-        """The candidate as a float64 vector in [0, 1]^len(space); inactive knobs give 0."""
+        """The candidate as a float64 vector in [0, 1]^len(space).
+
+        Inactive knobs give 0, foreign values the position of the least compressed one.
+        """
         vector = np.zeros(len(self.knobs))
         for i, knob in enumerate(self.knobs):
             if knob.name in candidate:
-                vector[i] = knob.to_unit(candidate[knob.name])
+                value = candidate[knob.name]
+                own = knob.contains(value)
+                vector[i] = knob.to_unit(value if own else knob.least_compressed())
         return vector
 
     def decode(self, vector: np.ndarray) -> dict[str, Value]:
@@ -248,16 +283,6 @@ class Space:
     def _is_active(self, knob: Knob, chosen: Candidate) -> bool:
         when = knob.active_when
         return when is None or (when.knob in chosen and when.holds(chosen[when.knob]))
-
-    def _completed(self, partial: Mapping[str, Value]) -> dict[str, Value]:
-        chosen: dict[str, Value] = {}
-        for knob in self.knobs:
-            if not self._is_active(knob, chosen):
-                continue
-            value = partial.get(knob.name, knob.neutral)
-            own = knob.contains(value)
-            chosen[knob.name] = knob.normal(value) if own else knob.from_unit(0.0)
-        return chosen
 
     def _build(self, index: int, rng: np.random.Generator | None) -> dict[str, Value]:
         numbers: list[int] = []

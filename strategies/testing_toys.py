@@ -88,6 +88,7 @@ class Toy:
         states: How trials end, in turn; the baseline is always complete.
         lag: Trial n sees the outcomes of the trials up to n - lag.
         infeasible: Every trial but the baseline breaks the constraint.
+        constrained: Whether there is a constraint at all.
     """
 
     space: Space
@@ -97,6 +98,7 @@ class Toy:
     seed: int = 0
     states: Sequence[str] = MIXED
     infeasible: bool = False
+    constrained: bool = True
 
     def rng(self, number: int) -> np.random.Generator:
         return trial_rng(self.seed, "contract", number)
@@ -118,7 +120,7 @@ class Toy:
             candidate,
             state,
             values=values[: self.objectives],
-            violations=(violation,),
+            violations=(violation,) if self.constrained else (),
             metrics=dict(zip(METRICS, values, strict=True)),
             seconds=1.0,
             memo=memo,
@@ -129,12 +131,14 @@ class Toy:
         return View(
             space=self.space,
             objectives=METRICS[: self.objectives],
-            constraints=("size_bytes <= 1000",),
+            constraints=("size_bytes <= 1000",) if self.constrained else (),
             seed=self.seed,
             budget=Budget(self.trials),
             done=tuple(rows[:seen]),
             pending=tuple(_running(row) for row in rows[seen:]),
             memo=memo,
+            drop=METRICS[0],
+            costs=tuple(range(1, self.objectives)),
         )
 
 
