@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import types
 import typing
 from pathlib import Path
@@ -47,6 +48,7 @@ def config_reference() -> str:
         "A strategy without options may be given by its name alone: `strategy: random`.\n",
         _keys("`budget`", BudgetConfig),
         _plugins("Strategies", "strategies", strategies.BUILTIN),
+        *_strategy_options(),
         _plugins("Runtimes", "runtimes", runtimes.BUILTIN),
         _compressors(),
         _metrics(),
@@ -70,6 +72,63 @@ def _plugins(title: str, group: str, table: dict[str, str]) -> str:
         found = load(group, group, name, table, HERE)
         lines.append(f"| `{name}` | {_cell(_first_paragraph(found))} |")
     return "\n".join(lines) + "\n"
+
+
+def _strategy_options() -> list[str]:
+    """A table for each strategy that has options: from its constructor and its docstring."""
+    parts = []
+    for name, rows in strategy_options().items():
+        lines = [f"### Options of `{name}`\n", "| option | default | meaning |", "|---|---|---|"]
+        lines += [f"| `{row.name}` | {row.default} | {_cell(row.meaning)} |" for row in rows]
+        parts.append("\n".join(lines) + "\n")
+    return parts
+
+
+class Option(typing.NamedTuple):
+    """An option of a strategy; `default` as it would stand in a config."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def strategy_options() -> dict[str, list[Option]]:
+    """What each strategy with options takes; names that it checks itself have no default."""
+    found = {}
+    for strategy in strategies.BUILTIN:
+        cls = load("strategy", "strategies", strategy, strategies.BUILTIN, HERE)
+        meanings = _arguments(cls)
+        options = [
+            Option(p.name, _literal(p.default), meanings.pop(p.name, ""))
+            for p in inspect.signature(cls).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]
+        options += [Option(name, "", meaning) for name, meaning in meanings.items()]
+        if options:
+            found[strategy] = options
+    return found
+
+
+def _arguments(documented: Any) -> dict[str, str]:
+    """The `Args` section of a docstring: name -> meaning in one line."""
+    _, _, section = inspect.cleandoc(documented.__doc__ or "").partition("\nArgs:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break  # the next section
+        entry = re.match(r"    \*{0,2}(\w+): *(.*)", line)
+        if entry:
+            name, found[entry[1]] = entry[1], entry[2]
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def _literal(default: Any) -> str:
+    if default is inspect.Parameter.empty:
+        return "required"
+    return "" if default is None else f"`{json.dumps(default)}`"
 
 
 def _compressors() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ def run(
     trials: int | None = None,
     minutes: float | None = None,
     seed: int | None = None,
+    enqueue: Sequence[Mapping[str, Any]] = (),
     observer: Observer | None = None,
 ) -> StudyResults:
     """Create a study and run it to its end.
@@ -45,6 +46,8 @@ def run(
         source: A config file, or its content as a mapping (paths are then relative to the
             current folder).
         name: Instead of the config's `study`; likewise the store, the budget and the seed.
+        enqueue: Candidates to evaluate first, after those of the config's own `enqueue`; also
+            trials as `Row.to_json` gives them. Problems count on from the config's.
 
     Raises:
         ConfigError: Everything that is wrong with the config and its task; nothing is stored.
@@ -53,7 +56,7 @@ def run(
     """
     from .prepare import prepare
 
-    config, folder, problems, label = _read(source, name, trials, minutes, seed)
+    config, folder, problems, label = _read(source, name, trials, minutes, seed, enqueue)
     if config is None:
         raise ConfigError(label, problems)
     url = store_url(store, config)
@@ -134,6 +137,7 @@ def check(
     trials: int | None = None,
     minutes: float | None = None,
     seed: int | None = None,
+    enqueue: Sequence[Mapping[str, Any]] = (),
 ) -> Prepared:
     """Validate a config and its task, export included; nothing is stored.
 
@@ -142,7 +146,7 @@ def check(
     """
     from .prepare import prepare
 
-    config, folder, problems, label = _read(source, name, trials, minutes, seed)
+    config, folder, problems, label = _read(source, name, trials, minutes, seed, enqueue)
     if config is None:
         raise ConfigError(label, problems)
     prepared = prepare(config, folder, problems, label)
@@ -159,6 +163,7 @@ def _read(
     trials: int | None,
     minutes: float | None,
     seed: int | None,
+    enqueue: Sequence[Mapping[str, Any]],
 ) -> tuple[StudyConfig | None, Path, list[Problem], str]:
     if isinstance(source, Mapping):
         label, folder, raw = "config", Path.cwd(), dict(source)
@@ -174,6 +179,8 @@ def _read(
     given = {key: value for key, value in budget.items() if value is not None}
     if given and isinstance(raw.get("budget", {}), dict):
         raw["budget"] = {**raw.get("budget", {}), **given}
+    if enqueue and isinstance(raw.get("enqueue", []), list):
+        raw["enqueue"] = [*raw.get("enqueue", []), *enqueue]
     config, problems = parse_config(raw)
     return config, folder, problems, label
 
@@ -251,17 +258,13 @@ def _control(
     baseline: Outcome | None = None,
 ) -> StudyResults:
     from .controller import Controller
-    from .prepare import make_strategy
 
-    strategy = make_strategy(prepared.config, prepared.folder, [])
-    assert strategy is not None  # checked when the config was
     Controller(
         store,
         study,
         owner,
         space=prepared.space,
-        strategy=strategy,
-        strategy_name=prepared.config.strategy.name,
+        strategy=prepared.strategy,
         goals=prepared.goals,
         bench=bench,
         observer=observer,

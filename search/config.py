@@ -116,6 +116,11 @@ class StudyConfig(Section):
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="What runs the exported file.")
     strategy: StrategyConfig = Field(StrategyConfig(), description="How to search.")
     budget: BudgetConfig = Field(BudgetConfig(), description="How long to search.")
+    enqueue: list[dict[str, Any]] = Field(
+        [],
+        description="Candidates to evaluate first, as trials 1, 2... of the budget, such as"
+        " `{structured_pruning.ratio: 0.5}`; a knob that is left out compresses nothing.",
+    )
     workers: int = Field(1, ge=1, le=1, description="Trials built at a time; only 1 so far.")
     threads: int | None = Field(
         None, ge=1, description="Threads of torch; default: cores // workers."

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 from storage import Measurement, Outcome, Store, StoreError, Study, Trial
-from strategies.base import (
-    Budget,
-    Exhausted,
-    Observation,
-    Proposal,
-    Strategy,
-    View,
-    trial_rng,
-)
+from strategies.base import Exhausted, Proposal, Strategy
 from strategies.space import Space, candidate_key
 
-from .errors import BaselineFailed, NasliteError
+from .errors import BaselineFailed
 from .evaluation import Baseline, Workbench, evaluate, one_line
 from .goals import Goals
 from .interrupts import Interrupts
 from .observer import Observer
+from .proposals import Proposals
 
 HEARTBEAT_S = 15.0
-LAG = 1  # trial n sees the outcomes of the trials up to n - LAG
 
 log = logging.getLogger("naslite.search")
 
@@ -42,7 +31,6 @@ class Controller:
 
     Args:
         owner: The token under which the study was created or claimed.
-        strategy_name: Part of what each proposal's generator is derived from.
         interrupts: Tells whether Ctrl-C or SIGTERM came; the caller catches the signals.
         baseline: The outcome of trial 0, if it is known already.
     """
@@ -55,7 +43,6 @@ class Controller:
         *,
         space: Space,
         strategy: Strategy,
-        strategy_name: str,
         goals: Goals,
         bench: Workbench,
         observer: Observer,
@@ -65,17 +52,13 @@ class Controller:
         self.store = store
         self.study = study
         self.owner = owner
-        self.space = space
-        self.strategy = strategy
-        self.strategy_name = strategy_name
-        self.goals = goals
         self.bench = bench
         self.observer = observer
         self.memo = dict(study.memo)
         self.seconds = study.seconds
         self.trials = store.trials(study)
         self._first = baseline
-        self._observations: dict[int, Observation] = {}
+        self._proposals = Proposals(study, space=space, strategy=strategy, goals=goals)
         self._interrupts = interrupts
         self._by_candidate: dict[str, Trial] = {}
         self._by_artifact: dict[str, Trial] = {}
@@ -127,7 +110,7 @@ class Controller:
                 return ending
             number = len(self.trials)
             try:
-                proposal = self._proposal(number)
+                proposal = self._proposals.proposal(number, self.trials, self.memo)
             except Exhausted as error:
                 return "finished", str(error) or "nothing is left to propose"
             self._evaluate(self._stored(number, proposal))
@@ -143,52 +126,6 @@ class Controller:
         if minutes is not None and self.seconds >= 60 * minutes:
             return "finished", f"the {minutes:g} minutes are used up"
         return None
-
-    def _proposal(self, number: int) -> Proposal:
-        if number == 0:
-            return Proposal(self.space.baseline())
-        view = self._view(number)
-        rng = trial_rng(self.study.seed, self.strategy_name, number)
-        proposal = self.strategy.propose(view, number, rng)
-        if proposal is None:  # with one worker every trial below `number` has ended already
-            raise NasliteError(
-                f"strategy {self.strategy_name!r} asked to wait at trial {number},"
-                " but every earlier trial has ended; this is an error of the strategy"
-            )
-        return Proposal(
-            self.space.canonical(proposal.candidate),
-            _as_stored(proposal.memo),
-            _as_stored(proposal.study_memo),
-        )
-
-    def _view(self, number: int) -> View:
-        seen = [self._observation(trial) for trial in self.trials[:number]]
-        return View(
-            space=self.space,
-            objectives=tuple(self.goals.objectives),
-            constraints=tuple(str(c) for c in self.goals.constraints),
-            seed=self.study.seed,
-            budget=Budget(self.study.trials, self.study.minutes),
-            done=seen[: max(0, number - LAG + 1)],
-            pending=seen[max(0, number - LAG + 1) :],
-            memo=MappingProxyType(self.memo),
-        )
-
-    def _observation(self, trial: Trial) -> Observation:
-        if trial.number not in self._observations:
-            complete = trial.state == "complete"
-            metrics = trial.metrics
-            self._observations[trial.number] = Observation(
-                number=trial.number,
-                candidate=trial.candidate,
-                state=trial.state,
-                values=self.goals.values(metrics) if complete else (),
-                violations=self.goals.violations(metrics) if complete else (),
-                metrics=metrics,
-                seconds=trial.seconds,
-                memo=trial.memo,
-            )
-        return self._observations[trial.number]
 
     def _stored(self, number: int, proposal: Proposal) -> Trial:
         """Commit candidate, trial memo and study memo before anything is evaluated."""
@@ -299,16 +236,3 @@ class Controller:
                 log.warning("%s", error)
             with contextlib.suppress(BrokenPipeError):
                 self.observer.stopped(state, cause)
-
-
-def _as_stored(memo: Mapping[str, Any]) -> dict[str, Any]:
-    """A memo as it comes back from the store, so that resuming changes no proposal.
-
-    Raises:
-        NasliteError: It is not JSON.
-    """
-    try:
-        stored: dict[str, Any] = json.loads(json.dumps(dict(memo), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise NasliteError(f"a strategy's memo must be JSON, got {memo!r} ({error})") from None
-    return stored

@@ -36,6 +36,14 @@ class Goals:
         """For each constraint how far it is broken, relative to its bound; 0 = met."""
         return tuple(violation(c, metrics[c.name]) for c in self.constraints)
 
+    def costs(self, *quality: str) -> tuple[int, ...]:
+        """The positions of the objectives that are none of these metrics: what is to be lowered.
+
+        Args:
+            quality: The metrics that say how good a model is: its score, and the score's drop.
+        """
+        return tuple(i for i, name in enumerate(self.objectives) if name not in quality)
+
     def on_front(self, rows: list[Mapping[str, float]]) -> list[bool]:
         """Which of these rows of metrics no other dominates, feasible before infeasible."""
         if not rows:

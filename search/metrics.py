@@ -62,7 +62,7 @@ def drop(facts: Facts) -> list[Measurement]:
         loss = -loss
     # 0.995 - 0.985 is 0.01, not 0.010000000000000009, which would break `accuracy_drop <= 0.01`.
     loss = round(loss, DROP_DIGITS) or 0.0
-    return [Measurement(f"{facts.score_name}_drop", loss, n=facts.samples)]
+    return [Measurement(drop_name(facts.score_name), loss, n=facts.samples)]
 
 
 def size_bytes(facts: Facts) -> list[Measurement]:
@@ -96,11 +96,16 @@ def macs(facts: Facts) -> list[Measurement]:
     return [Measurement("macs", facts.macs)]
 
 
+def drop_name(score_name: str) -> str:
+    """The metric that says how much of a score was lost."""
+    return f"{score_name}_drop"
+
+
 # In the order in which tables show them. SCORE stands for the task's score name.
 SCORE = "<score>"
 METRICS: dict[str, Callable[[Facts], list[Measurement]]] = {
     SCORE: score,
-    f"{SCORE}_drop": drop,
+    drop_name(SCORE): drop,
     "size_bytes": size_bytes,
     "latency_ms": latency_ms,
     "latency_ratio": latency_ratio,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compressors
-import strategies
 from compressors.base import ArtifactCompressor, ModelCompressor
 from storage import Study
-from strategies.base import Strategy
+from strategies.base import Strategy, capabilities
 from strategies.space import Knob, Space, SpaceError
 
 from . import runtimes
 from .config import StudyConfig, parse_config
+from .enqueue import resolve
 from .environment import core_count, cpu_facts, library_versions
 from .errors import ConfigError, NasliteError, Problem, TaskChanged
 from .goals import Goals
@@ -24,6 +23,7 @@ from .metrics import metric_names
 from .registry import load, unknown_name
 from .runtimes.base import Runtime
 from .stages import Step
+from .strategy import make_strategy
 
 if TYPE_CHECKING:
     from .task import LoadedTask
@@ -38,6 +38,7 @@ class Prepared:
     loaded: LoadedTask
     space: Space
     pipeline: tuple[Step, ...]
+    strategy: Strategy
     goals: Goals
     facts: dict[str, Any]
 
@@ -53,14 +54,20 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     loaded = _loaded_task(config, folder, threads, problems)
     steps = _pipeline(config, folder, problems)
     space = _resolved_space(config, steps, loaded, problems)
-    make_strategy(config, folder, problems)
+    strategy = _strategy(config, folder, problems)
     _check_runtime(config, folder, steps, problems)
     goals = _goals(config, loaded, problems)
-    if problems or loaded is None or goals is None or space is None:
+    enqueued = [] if space is None else _enqueued(config, space, problems)
+    if strategy is not None and space is not None and goals is not None:
+        _check_capabilities(config.strategy.name, strategy, space, goals, problems)
+    if problems or loaded is None or goals is None or space is None or strategy is None:
         raise ConfigError(label, problems)
-    resolved = config.model_copy(update={"threads": threads, "objectives": goals.objectives})
+    resolved = config.model_copy(
+        update={"threads": threads, "objectives": goals.objectives, "enqueue": enqueued}
+    )
     pipeline = tuple(step for step in steps if step is not None)
-    return Prepared(resolved, folder, loaded, space, pipeline, goals, _facts(loaded, threads))
+    facts = _facts(loaded, threads)
+    return Prepared(resolved, folder, loaded, space, pipeline, strategy, goals, facts)
 
 
 def prepare_stored(study: Study) -> Prepared:
@@ -73,8 +80,8 @@ def prepare_stored(study: Study) -> Prepared:
         raise ConfigError(label, problems)
     loaded = _loaded_task(config, folder, study.facts["threads"], problems)
     steps = _pipeline(config, folder, problems)
-    make_strategy(config, folder, problems)
-    if problems or loaded is None:
+    strategy = _strategy(config, folder, problems)
+    if problems or loaded is None or strategy is None:
         raise ConfigError(label, problems)
     if loaded.fingerprint != study.task_fingerprint:
         raise TaskChanged(
@@ -85,7 +92,8 @@ def prepare_stored(study: Study) -> Prepared:
     space = Space.from_json(study.space)
     goals = Goals.of_config(study.config)
     pipeline = tuple(step for step in steps if step is not None)
-    return Prepared(config, folder, loaded, space, pipeline, goals, dict(study.facts))
+    facts = dict(study.facts)
+    return Prepared(config, folder, loaded, space, pipeline, strategy, goals, facts)
 
 
 def _loaded_task(
@@ -199,27 +207,30 @@ def _prefixed(knob: Knob, name: str) -> Knob:
     return replace(knob, name=f"{name}.{knob.name}", active_when=when)
 
 
-def make_strategy(config: StudyConfig, folder: Path, problems: list[Problem]) -> Strategy | None:
+def _strategy(config: StudyConfig, folder: Path, problems: list[Problem]) -> Strategy | None:
     options = config.strategy.model_extra or {}
-    try:
-        found = load("strategy", "strategies", config.strategy.name, strategies.BUILTIN, folder)
-    except NasliteError as error:
-        problems.append(Problem("strategy.name", str(error)))
-        return None
-    known = list(inspect.signature(found).parameters)
-    unknown = [name for name in options if name not in known]
-    for name in unknown:
-        problems.append(Problem(f"strategy.{name}", unknown_name("option", name, known)))
-    if unknown:
-        return None
-    try:
-        strategy: Strategy = found(**options)
-    except (TypeError, ValueError) as error:
-        problems.append(Problem("strategy", str(error)))
-        return None
-    if not isinstance(strategy, Strategy):
-        problems.append(Problem("strategy.name", f"{found.__name__} must define propose()"))
-    return strategy
+    return make_strategy(config.strategy.name, options, folder, problems)
+
+
+def _check_capabilities(
+    name: str, strategy: Strategy, space: Space, goals: Goals, problems: list[Problem]
+) -> None:
+    able = capabilities(strategy)
+    for text in able.problems(space, len(goals.objectives), len(goals.constraints)):
+        problems.append(Problem("strategy", f"{name} {text}"))
+
+
+def _enqueued(config: StudyConfig, space: Space, problems: list[Problem]) -> list[dict[str, Any]]:
+    candidates, total = resolve(config.enqueue, space, problems), config.budget.trials
+    if len(candidates) > total:
+        problems.append(
+            Problem(
+                "enqueue",
+                f"at most budget.trials = {total} candidates can be enqueued,"
+                f" got {len(candidates)}; raise the budget or remove some",
+            )
+        )
+    return candidates
 
 
 def make_runtime(config: StudyConfig, folder: Path) -> Runtime:

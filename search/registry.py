@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +51,8 @@ def load(kind: str, group: str, name: str, builtin: Mapping[str, str], folder: P
 
     Raises:
         UnknownName: See `check_name`.
-        NasliteError: The file or the attribute does not exist.
+        NasliteError: The file or the attribute does not exist, what a distribution installs
+            cannot be imported, or two distributions install the name.
     """
     if is_file_reference(name):
         return load_reference(name, folder)
@@ -59,8 +60,22 @@ def load(kind: str, group: str, name: str, builtin: Mapping[str, str], folder: P
     if name in builtin:
         module, _, attribute = builtin[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
-    (point,) = entry_points(group=f"naslite.{group}", name=name)
-    return point.load()
+    return _installed(kind, name, list(entry_points(group=f"naslite.{group}", name=name)))
+
+
+def _installed(kind: str, name: str, points: list[EntryPoint]) -> Any:
+    if len(points) > 1:
+        sources = ", ".join(sorted(point.dist.name for point in points if point.dist))
+        raise NasliteError(f"{kind} {name!r} is installed by {sources}; uninstall all but one")
+    (point,) = points
+    try:
+        return point.load()
+    except Exception as error:
+        source = f" of {point.dist.name}" if point.dist else ""
+        raise NasliteError(
+            f"the entry point {name} = {point.value}{source} cannot be loaded:"
+            f" {type(error).__name__}: {error}"
+        ) from error
 
 
 def is_file_reference(name: str) -> bool:

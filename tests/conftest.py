@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,30 @@ class Workspace:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(tmp_path)
     return Workspace(tmp_path)
+
+
+@pytest.fixture
+def naslite(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; returns exit code, output and error lines."""
+    from search.cli import main
+
+    def _run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return _run
+
+
+def one_line(result: tuple[int, str, str]) -> str:
+    """The single line of an error of the user."""
+    code, out, err = result
+    assert code == 2
+    assert err.startswith("naslite: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    return err
 
 
 @pytest.fixture(scope="session")

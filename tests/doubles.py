@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from search.controller import Controller
@@ -11,10 +12,10 @@ from search.evaluation import Baseline, Built
 from search.goals import Goals
 from search.interrupts import Interrupts
 from search.observer import Observer
+from search.strategy import make_strategy
 from storage import Artifact, File, Measurement, NewStudy, StageRun, Store, Study, Trial
 from storage.lease import new_owner
 from strategies.base import Strategy
-from strategies.random_search import RandomSearch
 from strategies.space import Candidate, Choice, Int, Space
 
 SPACE = Space(
@@ -29,6 +30,7 @@ CONFIG: dict[str, Any] = {
     "runtime": {"name": "onnxruntime", "threads": 1, "batch_sizes": [1]},
     "folder": ".",
     "task": "none.py:None",
+    "strategy": {"name": "random"},
 }
 FACTS = {"score_name": "accuracy", "higher_is_better": True, "threads": 1, "versions": {}}
 
@@ -76,11 +78,14 @@ class FormulaBench:
         )
 
 
-def new_study(store: Store, name: str = "s", *, trials: int = 6, seed: int = 0) -> Study:
-    """A study of SPACE that nobody owns."""
+def new_study(
+    store: Store, name: str = "s", *, trials: int = 6, seed: int = 0, **config: Any
+) -> Study:
+    """A study of SPACE that nobody owns; `config` replaces keys of CONFIG."""
     owner = new_owner()
+    content = {**CONFIG, **config}
     study = store.create_study(
-        NewStudy(name, CONFIG, SPACE.to_json(), "f" * 64, seed, trials, None, FACTS), owner
+        NewStudy(name, content, SPACE.to_json(), "f" * 64, seed, trials, None, FACTS), owner
     )
     store.release(study, owner, "interrupted")
     return store.study(name)
@@ -94,7 +99,11 @@ def control(
     strategy: Strategy | None = None,
     observer: Observer | None = None,
 ) -> list[Trial]:
-    """Claim a study and run it to its end; returns its trials."""
+    """Claim a study and run it to its end; returns its trials.
+
+    Args:
+        strategy: Instead of the one that the study's config names.
+    """
     study, owner = store.study(name), new_owner()
     store.claim(study, owner)
     interrupts = Interrupts()
@@ -103,8 +112,7 @@ def control(
         store.study(name),
         owner,
         space=SPACE,
-        strategy=strategy or RandomSearch(),
-        strategy_name="random",
+        strategy=strategy or configured(study),
         goals=Goals.of_config(CONFIG),
         bench=bench or FormulaBench(),  # type: ignore[arg-type]
         observer=observer or Observer(),
@@ -113,6 +121,15 @@ def control(
     with interrupts.caught():
         controller.run()
     return store.trials(store.study(name))
+
+
+def configured(study: Study) -> Strategy:
+    """The strategy that a study's config names."""
+    options, problems = dict(study.config["strategy"]), []
+    folder = Path(study.config["folder"])
+    strategy = make_strategy(options.pop("name"), options, folder, problems)
+    assert strategy is not None, problems
+    return strategy
 
 
 def table(trials: Iterable[Trial]) -> list[tuple[Any, ...]]:

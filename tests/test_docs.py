@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import REPOSITORY
@@ -20,14 +21,20 @@ README = (REPOSITORY / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def generated() -> str:
+def reference() -> ModuleType:
+    """docs/generate.py, which writes the config reference."""
     path = REPOSITORY / "docs" / "generate.py"
     spec = importlib.util.spec_from_file_location("_docs_generate", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.config_reference()
+    return module
+
+
+@pytest.fixture(scope="module")
+def generated(reference) -> str:
+    return reference.config_reference()
 
 
 def test_the_config_reference_is_not_stale(generated):
@@ -43,6 +50,48 @@ def test_every_key_plugin_and_metric_is_in_the_reference(generated):
 def test_every_key_has_a_meaning():
     for name, field in StudyConfig.model_fields.items():
         assert field.description, name
+
+
+def test_every_option_of_a_strategy_has_a_meaning(reference):
+    options = reference.strategy_options()
+    assert set(options) <= set(strategies.BUILTIN)
+    for strategy, rows in options.items():
+        assert [row.name for row in rows if not row.meaning] == [], strategy
+
+
+def test_options_come_from_the_constructor_and_its_docstring(reference, monkeypatch):
+    monkeypatch.setitem(strategies.BUILTIN, "documented", "test_docs:Documented")
+    assert reference.strategy_options()["documented"] == [
+        ("population", "`20`", "How many, of those that are left."),
+        ("step", '`"best"`', "best or once."),
+        ("first", "", "Where to begin."),
+        ("seed", "required", "Of no use."),
+        ("sigma", "", "Checked by the strategy itself."),
+    ]
+    text = reference.config_reference()
+    assert "### Options of `documented`" in text
+    assert "| `population` | `20` | How many, of those that are left. |" in text
+
+
+class Documented:
+    """One line.
+
+    Args:
+        population: How many,
+            of those that are left.
+        step: best or once.
+        first: Where to begin.
+        seed: Of no use.
+        sigma: Checked by the strategy itself.
+
+    Raises:
+        ValueError: An option is wrong.
+    """
+
+    def __init__(
+        self, population: int = 20, step="best", first: int | None = None, *, seed, **rest
+    ) -> None:
+        self.options = (population, step, first, seed, rest)
 
 
 def test_every_verb_is_in_the_readme():

@@ -19,6 +19,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "deap", "sklearn", "scipy")
         ["best", "toy"],
         ["trials", "toy"],
         ["show", "toy", "1"],
+        ["replay", "toy"],
     ],
 )
 def test_verbs_that_read_start_without_torch(finished, arguments):

@@ -10,35 +10,13 @@ import subprocess
 import sys
 
 import pytest
+from conftest import one_line
 
 from search import open_study
 from search.cli import VERBS, main
 from search.results import StudyResults
 
 PROGRAM = [sys.executable, "-c", "from search.cli import main; main()"]
-
-
-@pytest.fixture
-def naslite(capsys):
-    """Run the command in this process; returns exit code, output and error lines."""
-
-    def _run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return _run
-
-
-def one_line(result: tuple[int, str, str]) -> str:
-    """The single line of an error of the user."""
-    code, out, err = result
-    assert code == 2
-    assert err.startswith("naslite: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
-    return err
 
 
 def everything_below(folder) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ VERBS = {
     "trials": "search.cli.trials:trials",
     "show": "search.cli.show:show",
     "best": "search.cli.best:best",
+    "replay": "search.cli.replay:replay",
     "export": "search.cli.export:export",
     "rm": "search.cli.rm:rm",
 }

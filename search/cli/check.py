@@ -6,12 +6,15 @@ from pathlib import Path
 
 import click
 
+from ..enqueue import load_candidates
 from ..report import console
+from . import options
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-def check(config: Path) -> None:
+@options.enqueue
+def check(config: Path, enqueue: Path | None) -> None:
     """Validate CONFIG and its task: import it, run a batch, export it. Nothing is stored."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -19,7 +22,7 @@ def check(config: Path) -> None:
     from ..build import check as check_config
     from ..report import knob_values
 
-    prepared = check_config(config)
+    prepared = check_config(config, enqueue=load_candidates(enqueue) if enqueue else [])
     out, resolved = console(), prepared.config
     knobs = Table("knob", "values", "active when", box=SIMPLE_HEAD)
     for knob in prepared.space:
@@ -35,7 +38,11 @@ def check(config: Path) -> None:
     goals = [f"{way} {name}" for name, way in prepared.goals.objectives.items()]
     out.print(f"objectives: {', '.join(goals)}")
     out.print(f"constraints: {', '.join(map(str, prepared.goals.constraints)) or 'none'}")
-    strategy, budget = resolved.strategy.name, resolved.budget
+    chosen, budget = resolved.strategy, resolved.budget
+    given = ", ".join(f"{name}={value}" for name, value in (chosen.model_extra or {}).items())
+    strategy = f"{chosen.name} ({given})" if given else chosen.name
     minutes = f" or {budget.minutes:g} minutes" if budget.minutes else ""
     out.print(f"strategy: {strategy}; budget: {budget.trials} trials{minutes}")
+    first = len(resolved.enqueue)
+    out.print(f"enqueued: {f'{first} to be evaluated first' if first else 'none'}")
     out.print(f"task: {resolved.task} runs and exports; {config} is ready for `naslite run`")

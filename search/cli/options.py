@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +25,13 @@ format = click.option(
 trials = click.option("--trials", type=click.IntRange(min=1), help="Total trials of the study.")
 minutes = click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Total minutes of work."
+)
+enqueue = click.option(
+    "--enqueue",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON list of candidates, or what `best --format json` prints: evaluated first, after"
+    " the config's own `enqueue`.",
 )
 
 

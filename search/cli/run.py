@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..config import configured_store, store_url
+from ..enqueue import load_candidates
 from . import options
 from .live import finish, live_observer
 
@@ -18,6 +19,7 @@ from .live import finish, live_observer
 @options.trials
 @options.minutes
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the config's seed.")
+@options.enqueue
 def run(
     config: Path,
     name: str | None,
@@ -25,10 +27,12 @@ def run(
     trials: int | None,
     minutes: float | None,
     seed: int | None,
+    enqueue: Path | None,
 ) -> None:
     """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
     from ..build import run as run_study
 
+    candidates = load_candidates(enqueue) if enqueue else []
     url = store or configured_store(config) or store_url(None)
     with live_observer(url) as observer:
         results = run_study(
@@ -38,6 +42,7 @@ def run(
             trials=trials,
             minutes=minutes,
             seed=seed,
+            enqueue=candidates,
             observer=observer,
         )
     finish(results)

@@ -1,0 +1,155 @@
+"""Asking a strategy: what it sees of a study, and its answer as the store keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from storage import Study, Trial
+from storage.records import ENDED_STATES
+from strategies.base import Budget, Observation, Proposal, Strategy, View, trial_rng
+from strategies.space import Space
+
+from .errors import NasliteError
+from .goals import Goals
+from .metrics import drop_name
+
+LAG = 1  # with one worker a trial sees the outcomes of all before it
+
+
+class Proposals:
+    """The proposals of one study, each a function of its stored rows.
+
+    Args:
+        lag: Trial n sees the outcomes of the trials up to n - lag; the later ones are pending to
+            it, whether or not they have ended.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        space: Space,
+        strategy: Strategy,
+        goals: Goals,
+        lag: int = LAG,
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.strategy = strategy
+        self.strategy_name: str = study.config["strategy"]["name"]
+        self.goals = goals
+        self.lag = lag
+        self._enqueued: list[dict[str, Any]] = list(study.config.get("enqueue", ()))
+        self._observations: dict[int, Observation] = {}
+
+    @property
+    def first(self) -> int:
+        """The number of the strategy's first trial: after the baseline and what is enqueued."""
+        return 1 + len(self._enqueued)
+
+    def proposal(
+        self,
+        number: int,
+        trials: Sequence[Trial],
+        memo: Mapping[str, Any],
+        finish: Callable[[], Sequence[Trial]] | None = None,
+    ) -> Proposal:
+        """The canonical candidate of trial `number`, with its memos as they are stored.
+
+        Args:
+            trials: Every trial below `number`, by number; those up to `number - lag` have ended.
+            memo: The study memo after the proposals below `number`.
+            finish: Called at a barrier: ends all of `trials` and returns them; None if they
+                have ended.
+
+        Raises:
+            Exhausted: The strategy has nothing left to propose.
+            NasliteError: It asks to wait though every trial has ended, or a memo is not JSON.
+            SpaceError: The candidate is not one of the space.
+        """
+        if number == 0:
+            return Proposal(self.space.baseline())
+        if number < self.first:
+            return Proposal(self._enqueued[number - 1])
+        view = self.view(number, trials, memo)
+        proposal = self._asked(number, view)
+        if proposal is None and view.pending:
+            ended = finish() if finish is not None else trials
+            proposal = self._asked(number, self.view(number, ended, memo, lag=1))
+        if proposal is None:
+            raise NasliteError(
+                f"strategy {self.strategy_name!r} asked to wait at trial {number},"
+                " but every earlier trial has ended; this is an error of the strategy"
+            )
+        return Proposal(
+            self.space.canonical(proposal.candidate),
+            _as_stored(proposal.memo),
+            _as_stored(proposal.study_memo),
+        )
+
+    def view(
+        self,
+        number: int,
+        trials: Sequence[Trial],
+        memo: Mapping[str, Any],
+        *,
+        lag: int | None = None,
+    ) -> View:
+        """What the strategy sees when it is asked for trial `number`; see `proposal`."""
+        visible = max(0, number - (self.lag if lag is None else lag) + 1)
+        score = self.study.facts["score_name"]
+        drop = drop_name(score)
+        return View(
+            space=self.space,
+            objectives=tuple(self.goals.objectives),
+            constraints=tuple(str(c) for c in self.goals.constraints),
+            seed=self.study.seed,
+            budget=Budget(self.study.trials, self.study.minutes),
+            done=tuple(self._ended(trial) for trial in trials[:visible]),
+            pending=tuple(_pending(trial) for trial in trials[visible:number]),
+            memo=MappingProxyType(dict(memo)),
+            drop=drop,
+            costs=self.goals.costs(score, drop),
+        )
+
+    def _asked(self, number: int, view: View) -> Proposal | None:
+        rng = trial_rng(self.study.seed, self.strategy_name, number)
+        return self.strategy.propose(view, number, rng)
+
+    def _ended(self, trial: Trial) -> Observation:
+        found = self._observations.get(trial.number)
+        if found is None:
+            assert trial.state in ENDED_STATES, f"trial {trial.number} has not ended"
+            complete = trial.state == "complete"
+            metrics = trial.metrics if complete else {}
+            found = self._observations[trial.number] = Observation(
+                number=trial.number,
+                candidate=trial.candidate,
+                state=trial.state,
+                values=self.goals.values(metrics) if complete else (),
+                violations=self.goals.violations(metrics) if complete else (),
+                metrics=metrics,
+                seconds=trial.seconds,
+                memo=trial.memo,
+            )
+        return found
+
+
+def _pending(trial: Trial) -> Observation:
+    return Observation(trial.number, trial.candidate, "running", memo=trial.memo)
+
+
+def _as_stored(memo: Mapping[str, Any]) -> dict[str, Any]:
+    """A memo as it comes back from the store, so that resuming changes no proposal.
+
+    Raises:
+        NasliteError: It is not JSON.
+    """
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(memo), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise NasliteError(f"a strategy's memo must be JSON, got {memo!r} ({error})") from None
+    return stored

@@ -1,0 +1,72 @@
+"""Making the strategy that a config names, with its options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import strategies
+from strategies.base import Strategy
+
+from .errors import NasliteError, Problem
+from .registry import load, unknown_name
+
+
+def make_strategy(
+    name: str, options: Mapping[str, Any], folder: Path, problems: list[Problem]
+) -> Strategy | None:
+    """The strategy under a name, entry point or `file.py:Class`; needs neither task nor model.
+
+    Args:
+        options: Keyword arguments of its class. Where that takes any (`**options`), it checks
+            their names itself.
+        folder: Where the file of a `file.py:Class` is looked for.
+        problems: Joined by whatever is wrong; the result is None then.
+    """
+    try:
+        found = load("strategy", "strategies", name, strategies.BUILTIN, folder)
+    except NasliteError as error:
+        problems.append(Problem("strategy.name", str(error)))
+        return None
+    if not callable(found):
+        problems.append(Problem("strategy.name", f"{name} must be a class, got {found!r}"))
+        return None
+    known, takes_any = _option_names(found)
+    unknown = [] if takes_any else [option for option in options if option not in known]
+    for option in unknown:
+        problems.append(Problem(f"strategy.{option}", unknown_name("option", option, known)))
+    if unknown:
+        return None
+    try:
+        strategy = found(**options)
+    except (TypeError, ValueError, ImportError) as error:
+        problems.append(Problem(_path(str(error), [*known, *options]), str(error)))
+        return None
+    except Exception as error:
+        text = f"making {name!r} failed: {type(error).__name__}: {error}"
+        problems.append(Problem("strategy", text))
+        return None
+    if not isinstance(strategy, Strategy):
+        problems.append(Problem("strategy.name", f"{name} must define propose()"))
+        return None
+    return strategy
+
+
+def _option_names(found: Any) -> tuple[list[str], bool]:
+    """The options that a class names, and whether it takes others as well."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # some classes written in C
+        return [], True
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [parameter.name for parameter in parameters if parameter.kind in named]
+    return known, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _path(message: str, options: Iterable[str]) -> str:
+    """Where in the config a message belongs: it may begin with the option that it is about."""
+    found = re.match(r"(?:unknown option )?[`'\"]?(\w+)", message)
+    return f"strategy.{found[1]}" if found and found[1] in options else "strategy"
