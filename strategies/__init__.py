@@ -5,4 +5,6 @@ from __future__ import annotations
 # Name in a config -> "module:Class", imported only when a study uses it.
 BUILTIN = {
     "random": "strategies.random_search:RandomSearch",
+    "greedy": "strategies.greedy:GreedySearch",
+    "genetic": "strategies.genetic:GeneticSearch",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -170,3 +171,27 @@ def trial_rng(seed: int, strategy: str, number: int) -> np.random.Generator:
     """The generator of one proposal, a function of study seed, strategy name and trial number."""
     digest = hashlib.sha256(f"{seed}/{strategy}/{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def whole_number(name: str, value: object, low: int) -> int:
+    """An option that must be an integer >= low.
+
+    Raises:
+        ValueError: It is something else; the message begins with the option's name.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
+    return value
+
+
+def real_number(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """An option that must be a number in [low, high].
+
+    Raises:
+        ValueError: It is something else; the message begins with the option's name.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value < math.inf or value > high:  # type: ignore[operator]
+        rule = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be a number {rule}, got {value!r}")
+    return float(value)  # type: ignore[arg-type]

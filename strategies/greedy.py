@@ -1,0 +1,98 @@
+"""Greedy compression: one knob at a time, by what each step saves and what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import Exhausted, Observation, Proposal, View, whole_number
+from .pareto import front
+from .paths import BestPath, OncePath, Path, Stop
+from .random_search import unseen_candidate
+
+STEPS = ("best", "once")
+
+
+class GreedySearch:
+    """From the uncompressed model towards more compression, the best trade first.
+
+    `step: best` measures every one-knob move by one level from where it stands, takes the best
+    trade, and repeats. `step: once` measures each level of each knob once, one knob at a time,
+    then walks through the moves in the order of their losses without measuring them again. A
+    trade is what the cost objectives fall by, relative to where the path stands, per loss of
+    quality; what meets the constraints comes first. A path ends where nothing is left to compress
+    or where every further move breaks a constraint that is met.
+
+    Sources: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
+    Applications", ECCV 2018 (best); the greedy selection of compression ratios in Qualcomm's
+    AIMET (once); restarts as in Pareto local search, Paquete et al. 2004.
+
+    Args:
+        step: best (more measurements, finds interactions) or once (few measurements).
+        restarts: At the end of its path, start again from a random point of the front, until the
+            space is used up; false: the study ends.
+        levels: The most steps into which the range of a numeric knob is divided, >= 1.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    def __init__(self, step: str = "best", restarts: bool = True, levels: int = 10) -> None:
+        if step not in STEPS:
+            raise ValueError(f"step must be one of {', '.join(STEPS)}, got {step!r}")
+        if not isinstance(restarts, bool):
+            raise ValueError(f"restarts must be true or false, got {restarts!r}")
+        self.step = step
+        self.restarts = restarts
+        self.levels = whole_number("levels", levels, 1)
+
+    def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:
+        path = BestPath(view, self.levels) if self.step == "best" else OncePath(view, self.levels)
+        memo = path.last()
+        if "start" in memo:
+            start = path.trial(memo["start"])
+        else:
+            origin = view.space.origin()
+            visible = path.seen(origin)
+            if visible is None:
+                return Proposal(origin)
+            start = visible
+        proposal = path.follow(start, memo)
+        if proposal is Stop.WAIT:
+            return None
+        if isinstance(proposal, Proposal):
+            return proposal
+        if not self.restarts:
+            raise Exhausted("the greedy path has ended; `restarts: true` would begin another one")
+        return _restarted(path, rng)
+
+
+def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
+    """The first trial of a path from a random point of the front, or else one near the front."""
+    points = _front(path.view)
+    order = [points[i] for i in rng.permutation(len(points))]
+    for point in order:
+        proposal = path.follow(point, {})
+        if isinstance(proposal, Proposal):
+            return proposal
+    for point in order:
+        near = path.space.neighbours(point.candidate)
+        for i in rng.permutation(len(near)):
+            if path.seen(near[i]) is None:
+                return Proposal(near[i])
+    return Proposal(unseen_candidate(path.view, rng))
+
+
+def _front(view: View) -> list[Observation]:
+    """The visible trials on the front that lie in the space (the baseline need not)."""
+    complete = [
+        trial
+        for trial in view.done
+        if trial.state == "complete" and (trial.number or view.space.contains(trial.candidate))
+    ]
+    if not complete:
+        return []
+    mask = front(
+        np.array([trial.values for trial in complete]),
+        np.array([trial.violations for trial in complete]),
+    )
+    return [trial for trial, kept in zip(complete, mask, strict=True) if kept]

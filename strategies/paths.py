@@ -1,0 +1,230 @@
+"""The two ways in which a greedy path goes on, read off the visible trials and their memos."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from functools import cached_property
+from typing import Any
+
+from .base import Observation, Proposal, View
+from .rungs import Move, activation, moved, next_moves, single_moves
+from .space import Candidate, candidate_key
+
+
+class Stop(Enum):
+    """Why a path gives no proposal."""
+
+    WAIT = auto()  # the outcomes that decide are pending
+    END = auto()  # nothing is left to compress
+
+
+class Path(ABC):
+    """A path through the space. Where it stands is in the memo of its last trial.
+
+    A memo is {"start": number of the trial it goes on from, and the position of the move}.
+    """
+
+    def __init__(self, view: View, levels: int) -> None:
+        self.view = view
+        self.space = view.space
+        self.levels = levels
+
+    @abstractmethod
+    def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
+        """The next trial of the path from `start`; `memo` is that of its last trial, or empty."""
+
+    def last(self) -> Mapping[str, Any]:
+        """The memo of the last trial that belongs to a path."""
+        for trials in (self.view.pending, self.view.done):
+            for trial in reversed(trials):
+                if "start" in trial.memo:
+                    return trial.memo
+        return {}
+
+    def seen(self, candidate: Candidate) -> Observation | None:
+        return self._by_key.get(candidate_key(candidate))
+
+    def trial(self, number: int) -> Observation:
+        done = self.view.done
+        if number < len(done) and done[number].number == number:
+            return done[number]
+        return next(t for t in (*done, *self.view.pending) if t.number == number)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Observation]:
+        """The first visible trial of each candidate."""
+        visible = (*self.view.pending, *self.view.done)
+        return {trial.key: trial for trial in reversed(visible)}
+
+    @cached_property
+    def _pending(self) -> set[int]:
+        return {trial.number for trial in self.view.pending}
+
+    def _outcomes(
+        self, start: Observation, name: str, moves: Sequence[list[Move]]
+    ) -> list[Observation] | None:
+        """How the candidates after these moves ended; None while some are pending."""
+        known = {
+            trial.memo[name]: trial
+            for trial in (*self.view.done, *self.view.pending)
+            if trial.memo.get("start") == start.number and name in trial.memo
+        }
+        found = []
+        for i, steps in enumerate(moves):
+            trial = known.get(i) or self.seen(moved(self.space, start.candidate, steps))
+            if trial is None or trial.number in self._pending:
+                return None
+            found.append(trial)
+        return found
+
+    def _next_unseen(
+        self, start: Observation, name: str, moves: Sequence[list[Move]], first: int
+    ) -> Proposal | None:
+        for i in range(first, len(moves)):
+            candidate = moved(self.space, start.candidate, moves[i])
+            if self.seen(candidate) is None:
+                return Proposal(candidate, {"start": start.number, name: i})
+        return None
+
+
+class BestPath(Path):
+    """NetAdapt: measure every next move, take the best trade, repeat."""
+
+    def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
+        first, visited = memo.get("move", -1) + 1, set()
+        while start.number not in visited:
+            visited.add(start.number)
+            moves = [[move] for move in next_moves(self.space, start.candidate, self.levels)]
+            proposal = self._next_unseen(start, "move", moves, first)
+            if proposal is not None:
+                return proposal
+            ended = self._outcomes(start, "move", moves)
+            if ended is None or start.number in self._pending:
+                return Stop.WAIT
+            better = best_trade(self.view, start, ended)
+            if better is None:
+                return Stop.END
+            start, first = better, 0
+        return Stop.END
+
+
+class OncePath(Path):
+    """AIMET: measure every move once, alone; then walk through them by their losses."""
+
+    def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
+        if "walk" not in memo:
+            singles = self._singles(start)
+            proposal = self._next_unseen(start, "single", singles, memo.get("single", -1) + 1)
+            if proposal is not None:
+                return proposal
+            ended = self._outcomes(start, "single", singles)
+            if ended is None or start.number in self._pending:
+                return Stop.WAIT
+            order = self._order(start, singles, ended)
+            return self._walk(start, order, 0, {"walk": {"start": start.number, "order": order}})
+        order = self.view.memo["walk"]["order"]
+        if self._hits_wall(start, memo["walk"]):
+            return Stop.END
+        return self._walk(start, order, memo["walk"] + 1, {})
+
+    def _walk(
+        self, start: Observation, order: list[Any], first: int, study_memo: Mapping[str, Any]
+    ) -> Proposal | Stop:
+        steps = [(name, value) for name, value in order[:first]]
+        for i, (name, value) in enumerate(order[first:], first):
+            steps.append((name, value))
+            candidate = moved(self.space, start.candidate, steps)
+            if self.seen(candidate) is None:
+                return Proposal(candidate, {"start": start.number, "walk": i}, study_memo)
+        return Stop.END
+
+    def _singles(self, start: Observation) -> list[list[Move]]:
+        """Each move alone; one of an inactive knob together with what switches it on."""
+        found = []
+        for move in single_moves(self.space, start.candidate, self.levels):
+            before = activation(self.space, start.candidate, move[0], self.levels)
+            if before is not None:
+                found.append([*before, move])
+        return found
+
+    def _order(
+        self, start: Observation, singles: list[list[Move]], ended: list[Observation]
+    ) -> list[Any]:
+        """The moves to walk through: the least loss first, each saving more than its knob did."""
+        alone = {tuple(steps): trial for steps, trial in zip(singles, ended, strict=True)}
+        rated = []
+        for steps, trial in alone.items():
+            before = alone.get(steps[:-1], start)
+            if trial.state == before.state == "complete":
+                gain, loss = gain_and_loss(self.view, before, trial)
+                rated.append((sum(trial.violations), loss, -gain, trial.number, steps[-1]))
+        saved: dict[str, float] = {}
+        order = []
+        for _, loss, gain, _, (name, value) in sorted(rated, key=lambda row: row[:4]):
+            free = name not in saved and gain == 0 and loss < 0
+            if -gain > saved.get(name, 0.0) or free:
+                saved[name] = -gain
+                order.append([name, value])
+        return order
+
+    def _hits_wall(self, start: Observation, position: int) -> bool:
+        """Whether the walk left what meets the constraints, having met them."""
+        walked = [
+            trial
+            for trial in self.view.done
+            if trial.memo.get("start") == start.number
+            and "walk" in trial.memo
+            and trial.state == "complete"
+        ]
+        met = start.is_feasible or any(trial.is_feasible for trial in walked)
+        return bool(walked) and met and not walked[-1].is_feasible
+
+
+def best_trade(
+    view: View, start: Observation, trials: Sequence[Observation]
+) -> Observation | None:
+    """The trial to go on from; None if none is left, or all break constraints that `start` met.
+
+    Feasible ones first. Then what saves without a loss (the best quality first), then the greatest
+    saving per loss, then the least loss. On the way to feasibility the fall of the violation is what is saved.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if start.is_feasible:
+        complete = [trial for trial in complete if trial.is_feasible]
+
+    def rank(trial: Observation) -> tuple[float, ...]:
+        gain, loss = gain_and_loss(view, start, trial)
+        if not trial.is_feasible and start.state == "complete":
+            gain = sum(start.violations) - sum(trial.violations)
+        return (not trial.is_feasible, *_trade(gain, loss), trial.number)
+
+    return min(complete, key=rank, default=None)
+
+
+def gain_and_loss(view: View, start: Observation, trial: Observation) -> tuple[float, float]:
+    """What the cost objectives fell by, as a share of their values, and the quality that was lost.
+
+    Both are told from nothing if `start` has no outcome.
+    """
+    loss = quality_loss(view, trial)
+    if start.state != "complete":
+        return -sum(trial.values[i] for i in view.costs), loss
+    gain = sum(
+        (start.values[i] - trial.values[i]) / (abs(start.values[i]) or 1.0) for i in view.costs
+    )
+    return gain, loss - quality_loss(view, start)
+
+
+def quality_loss(view: View, trial: Observation) -> float:
+    """The drop of quality of a complete trial; lower is better."""
+    return trial.metrics.get(view.drop, trial.values[0])
+
+
+def _trade(gain: float, loss: float) -> tuple[float, float, float]:
+    if gain >= 0 and loss <= 0 and (gain > 0 or loss < 0):
+        return 0.0, loss, -gain
+    if gain > 0:
+        return 1.0, -gain / loss, loss
+    return 2.0, loss, -gain
