@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Exhausted, Proposal, View
+from .base import Capabilities, Exhausted, Proposal, View
 from .space import Candidate, candidate_key, random_below
 
 TRIES = 64
@@ -15,6 +15,8 @@ class RandomSearch:
 
     Source: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
     """
+
+    capabilities = Capabilities(adaptive=False)
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
         seen = view.seen_keys()

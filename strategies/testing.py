@@ -18,16 +18,18 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
 
-from .base import Proposal, Strategy, View, capabilities
-from .space import candidate_key
+from .base import Exhausted, Proposal, Strategy, View, capabilities, trial_rng
+from .space import Choice, Space, candidate_key
+from .testing_histories import views
 from .testing_toys import SPACES, Toy, play
 
-__all__ = ["SPACES", "StrategyContract", "Toy", "play"]
+__all__ = ["SPACES", "StrategyContract", "Toy", "play", "views"]
 
 
 class StrategyContract:
@@ -36,13 +38,22 @@ class StrategyContract:
     A test that asks for more than the strategy declares in its `capabilities` is skipped.
     """
 
+    examples: ClassVar[int] = 60  # drawn by Hypothesis
+    long: ClassVar[int] = 60  # trials of the one test that needs many
+
     def make(self) -> Strategy:
         """A new strategy object."""
         raise NotImplementedError
 
     def toy(self, space: str, **changes: Any) -> Toy:
-        """A toy study of one of `SPACES`, with as many objectives as the strategy takes."""
+        """A toy study of one of `SPACES`, with as many objectives as the strategy takes.
+
+        Where it takes ordered knobs only, the unordered ones of the space are made ordered.
+        """
         toy, able = Toy(SPACES[space], **changes), capabilities(self.make())
+        if not able.unordered:
+            knobs = [replace(k, ordered=True) if isinstance(k, Choice) else k for k in toy.space]
+            toy = replace(toy, space=Space(knobs))
         if "objectives" not in changes:
             toy = replace(toy, objectives=min(toy.objectives, able.max_objectives or 3))
         toy = replace(toy, constrained=toy.constrained and able.constraints)
@@ -93,6 +104,7 @@ class StrategyContract:
             assert again == step.proposal, f"trial {step.number} depends on the order of calls"
 
     def test_another_process_proposes_the_same(self) -> None:
+        proposed = proposals_for_another_process(self)
         test = type(self)
         source = sys.modules[test.__module__].__file__
         assert source is not None
@@ -109,7 +121,7 @@ class StrategyContract:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == proposals_for_another_process(self)
+        assert json.loads(done.stdout) == proposed
 
     def test_global_random_state_is_neither_read_nor_written(self) -> None:
         toy = self.toy("conditional")
@@ -119,10 +131,9 @@ class StrategyContract:
             for seed in (1, 2):
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002
-                states = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+                states = _global_states()
                 played.append([step.proposal for step in play(self.make(), toy)])
-                after = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
-                assert after == states, "a global random state was used"
+                assert _global_states() == states, "a global random state was used"
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
@@ -133,9 +144,42 @@ class StrategyContract:
         steps = play(self.make(), self.toy("conditional", states=(state,)))
         assert len(steps) == 12
 
-    def test_infeasible_trials_are_digested(self) -> None:
-        toy = self.toy("conditional", states=("complete",), infeasible=True)
-        assert len(play(self.make(), toy)) == 12
+    def test_without_a_feasible_trial_the_search_moves_towards_one(self) -> None:
+        toy = self.toy("steps", trials=self.long, states=("complete",), infeasible=True)
+        steps = play(self.make(), toy)
+        assert len(steps) == self.long
+        if not toy.constrained or not capabilities(self.make()).adaptive:
+            return
+        broken = [sum(toy.observed(s.number, s.proposal.candidate, {}).violations) for s in steps]
+        third = self.long // 3
+        first, last = sum(broken[:third]) / third, sum(broken[-third:]) / third
+        assert last < 0.9 * first, f"violations stay at {first:.2f}, then {last:.2f}"
+
+    def test_any_space_and_any_history(self) -> None:
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(view=views())
+        def law(view: View) -> None:
+            able = capabilities(self.make())
+            assume(not able.problems(view.space, len(view.objectives), len(view.constraints)))
+            number = len(view.done) + len(view.pending)
+            answers = [_answer(self.make(), view, number) for _ in range(2)]
+            assert answers[0] == answers[1], "two fresh objects differ"
+            answer = answers[0]
+            if answer == "exhausted":
+                assert _nothing_is_left(view), "gave up with candidates left"
+            elif answer == "wait":
+                assert view.pending, "waits for nothing"
+            else:
+                candidate = json.loads(answer)
+                assert view.space.contains(candidate)
+                assert candidate_key(candidate) not in view.seen_keys()
+
+        law()
 
     @pytest.mark.parametrize("objectives", [1, 2, 3])
     def test_one_to_three_objectives(self, objectives: int) -> None:
@@ -170,6 +214,32 @@ class _Watched:
         after = (view.done, view.pending, view.memo, view.space.to_json())
         assert after == before, f"trial {number} changed its view"
         return proposal
+
+
+def _global_states() -> tuple[object, ...]:
+    states: list[object] = [random.getstate(), repr(np.random.get_state())]  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states.append(torch.get_rng_state().tolist())
+    return tuple(states)
+
+
+def _answer(strategy: Strategy, view: View, number: int) -> str:
+    """The proposed candidate as JSON, or exhausted, or wait."""
+    try:
+        proposal = strategy.propose(view, number, trial_rng(view.seed, "law", number))
+    except Exhausted:
+        return "exhausted"
+    return "wait" if proposal is None else json.dumps(dict(proposal.candidate))
+
+
+def _nothing_is_left(view: View) -> bool:
+    space, seen = view.space, view.seen_keys()
+    if space.size is not None:
+        return all(candidate_key(space.at(i)) in seen for i in range(space.size))
+    rng = np.random.default_rng(0)  # a continuum is used up only if nothing switches it on
+    drawn = [space.sample(rng) for _ in range(200)]
+    return all(candidate_key(c) in seen for c in drawn)
 
 
 _OTHER_PROCESS = """

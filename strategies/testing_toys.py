@@ -14,6 +14,7 @@ from .base import Budget, Exhausted, Observation, Proposal, Strategy, View, tria
 from .space import Candidate, Choice, Condition, Float, Int, Space
 
 METRICS = ("quality_drop", "size_bytes", "latency_ratio")
+FEASIBLE = 0.6
 MIXED = ("complete", "complete", "refused", "complete", "stopped", "complete", "failed")
 
 _RATIO = Float(name="ratio", low=0.0, high=0.9, step=0.1, neutral=0.0, direction=1)
@@ -76,6 +77,7 @@ SPACES: dict[str, Space] = {
             Int(name="round_to", low=1, high=8, neutral=1),
         ]
     ),
+    "steps": Space(Int(name=f"level{i}", low=0, high=5, neutral=0, direction=1) for i in range(4)),
     "huge": Space(replace(_RATIO, name=f"ratio@layer{i}") for i in range(60)),
 }
 
@@ -87,7 +89,8 @@ class Toy:
     Args:
         states: How trials end, in turn; the baseline is always complete.
         lag: Trial n sees the outcomes of the trials up to n - lag.
-        infeasible: Every trial but the baseline breaks the constraint.
+        infeasible: Every trial but the baseline breaks the constraint, the less the nearer its
+            knobs are to `FEASIBLE`; the baseline breaks it most.
         constrained: Whether there is a constraint at all.
     """
 
@@ -109,12 +112,14 @@ class Toy:
         state = self.states[number % len(self.states)] if number else "complete"
         if state != "complete":
             return Observation(number, candidate, state, seconds=1.0, memo=memo)
-        values, violation = (1.0, 1.0, 1.0), 0.0
+        values, violation = (1.0, 1.0, 1.0), 1.0 if self.infeasible else 0.0
         if number:
             units = self.space.encode(candidate)
             mean = float(units.mean())
             values = (round(mean**2, 2), round(1 - mean, 2), round(abs(math.sin(9 * mean)), 2))
-            violation = 1.0 if self.infeasible else max(0.0, float(units[0]) - 0.7)
+            violation = max(0.0, float(units[0]) - 0.7)
+            if self.infeasible:
+                violation = 0.05 + float(np.mean(np.abs(units - FEASIBLE)))
         return Observation(
             number,
             candidate,
