@@ -1,0 +1,242 @@
+"""Other libraries as their documentation says to use them, to compare ours with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from strategies.base import Exhausted
+from strategies.space import Candidate, Knob
+
+from .problem import Outcome, Problem
+from .race import Player
+
+POPULATION = 20  # as in ours: the libraries' 50 and 100 suit larger budgets
+
+
+def optuna_distribution(knob: Knob) -> Any:
+    """An ordered knob as the integers of its levels, an unordered one as categories."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    assert knob.size is not None
+    if knob.ordered:
+        return IntDistribution(0, knob.size - 1)
+    return CategoricalDistribution([knob.at(i) for i in range(knob.size)])
+
+
+class OptunaPlayer:
+    """One sampler kept for the whole study in memory; `study.ask`, `study.tell`.
+
+    The baseline is enqueued as the first trial. A refused candidate is a failed trial, a limit
+    a constraint of the trial.
+    """
+
+    def __init__(self, problem: Problem, sampler: Any) -> None:
+        import optuna
+        from optuna.study import StudyDirection
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.knobs = list(problem.space)
+        self.distributions = {knob.name: optuna_distribution(knob) for knob in self.knobs}
+        directions = [StudyDirection.MINIMIZE] * len(problem.objectives)
+        self.study = optuna.create_study(sampler=sampler, directions=directions)
+        baseline = problem.space.baseline()
+        self.study.enqueue_trial({k.name: _level(k, baseline[k.name]) for k in self.knobs})
+        self._trial: Any = None
+
+    def ask(self) -> Candidate:
+        self._trial = self.study.ask(self.distributions)
+        drawn = self._trial.params
+        return {
+            knob.name: knob.at(drawn[knob.name]) if knob.ordered else drawn[knob.name]
+            for knob in self.knobs
+        }
+
+    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        from optuna.trial import TrialState
+
+        if outcome.is_refused:
+            self.study.tell(self._trial, state=TrialState.FAIL)
+            return
+        for position, violation in enumerate(outcome.violations):
+            self._trial.set_constraint(f"limit{position}", violation)
+        self.study.tell(self._trial, list(outcome.values))
+
+
+def _level(knob: Knob, value: Any) -> Any:
+    return knob.index(value) if knob.ordered else value
+
+
+class PymooPlayer:
+    """pymoo's NSGA-II, asked and told one generation at a time.
+
+    Ordered knobs alone are integers with the operators that pymoo's guide gives for them (SBX and
+    polynomial mutation, eta 3, rounded); with an unordered knob it is `MixedVariableGA` with
+    NSGA-II's survival. The baseline is the first individual. A limit is a constraint, and a
+    refused candidate breaks one more.
+    """
+
+    def __init__(self, problem: Problem, population: int, seed: int) -> None:
+        from pymoo.core.termination import NoTermination
+
+        self.knobs = list(problem.space)
+        self.reference = problem.reference
+        self.limits = len(problem.goals.constraints)
+        self.integers = all(knob.ordered for knob in self.knobs)
+        self.baseline = [knob.index(knob.neutral) for knob in self.knobs]
+        self.algorithm = self._algorithm(population)
+        self.algorithm.setup(self._problem(), termination=NoTermination(), seed=seed)
+        self._generation: Any = None
+        self._answers: list[tuple[list[float], list[float]]] = []
+
+    def ask(self) -> Candidate:
+        if self._generation is None or len(self._answers) == len(self._generation):
+            self._next_generation()
+        drawn = self._generation[len(self._answers)].X
+        levels = drawn if self.integers else [drawn[knob.name] for knob in self.knobs]
+        return {k.name: k.at(int(i)) for k, i in zip(self.knobs, levels, strict=True)}
+
+    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        if outcome.is_refused:
+            self._answers.append((list(self.reference), [1.0] + [0.0] * self.limits))
+        else:
+            self._answers.append((list(outcome.values), [0.0, *outcome.violations]))
+
+    def _next_generation(self) -> None:
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.problems.static import StaticProblem
+
+        if self._generation is not None:
+            values, limits = (np.array(column) for column in zip(*self._answers, strict=True))
+            answered = StaticProblem(self.algorithm.problem, F=values, G=limits)
+            Evaluator().eval(answered, self._generation)
+            self.algorithm.tell(infills=self._generation)
+        self._generation, self._answers = self.algorithm.ask(), []
+        if self._generation is None or len(self._generation) == 0:
+            raise Exhausted("pymoo finds no candidate that its population does not hold")
+
+    def _problem(self) -> Any:
+        from pymoo.core.problem import Problem as PymooProblem
+        from pymoo.core.variable import Choice, Integer
+
+        counts = {"n_obj": len(self.reference), "n_ieq_constr": 1 + self.limits}
+        sizes = [knob.size or 0 for knob in self.knobs]
+        if self.integers:
+            upper = [size - 1 for size in sizes]
+            return PymooProblem(n_var=len(sizes), xl=0, xu=np.array(upper), vtype=int, **counts)
+        variables = {
+            knob.name: Integer(bounds=(0, size - 1))
+            if knob.ordered
+            else Choice(options=range(size))
+            for knob, size in zip(self.knobs, sizes, strict=True)
+        }
+        return PymooProblem(vars=variables, **counts)
+
+    def _algorithm(self, population: int) -> Any:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.mixed import MixedVariableGA, MixedVariableSampling
+        from pymoo.operators.crossover.sbx import SBX
+        from pymoo.operators.mutation.pm import PM
+        from pymoo.operators.repair.rounding import RoundingRepair
+        from pymoo.operators.sampling.rnd import IntegerRandomSampling
+        from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
+
+        if not self.integers:
+            return MixedVariableGA(
+                pop_size=population,
+                sampling=self._baseline_first(MixedVariableSampling),
+                survival=RankAndCrowding(),
+            )
+        rounded = {"prob": 1.0, "eta": 3.0, "vtype": float, "repair": RoundingRepair()}
+        return NSGA2(
+            pop_size=population,
+            sampling=self._baseline_first(IntegerRandomSampling),
+            crossover=SBX(**rounded),
+            mutation=PM(**rounded),
+            eliminate_duplicates=True,
+        )
+
+    def _baseline_first(self, sampling: type[Any]) -> Any:
+        baseline, knobs, integers = self.baseline, self.knobs, self.integers
+
+        class BaselineFirst(sampling):  # type: ignore[misc]
+            def _do(self, *arguments: Any, **options: Any) -> Any:
+                drawn = super()._do(*arguments, **options)
+                named = {k.name: i for k, i in zip(knobs, baseline, strict=True)}
+                drawn[0] = baseline if integers else named
+                return drawn
+
+        return BaselineFirst()
+
+
+def optuna_random(problem: Problem, seed: int) -> Player:
+    """Optuna's RandomSampler; it repeats itself."""
+    from optuna.samplers import RandomSampler
+
+    return OptunaPlayer(problem, RandomSampler(seed=seed))
+
+
+def optuna_tpe(
+    problem: Problem,
+    seed: int,
+    multivariate: bool | None = True,
+    n_startup_trials: int = 10,
+    n_ei_candidates: int = 24,
+    constant_liar: bool = True,
+) -> Player:
+    """Optuna's TPESampler with its defaults, but multivariate, as ours is."""
+    from optuna.samplers import TPESampler
+
+    sampler = TPESampler(
+        seed=seed,
+        multivariate=multivariate,
+        n_startup_trials=n_startup_trials,
+        n_ei_candidates=n_ei_candidates,
+        constant_liar=constant_liar,
+    )
+    return OptunaPlayer(problem, sampler)
+
+
+def optuna_nsgaii(
+    problem: Problem,
+    seed: int,
+    population_size: int = POPULATION,
+    mutation_prob: float | None = None,
+    crossover_prob: float = 0.9,
+    swapping_prob: float = 0.5,
+) -> Player:
+    """Optuna's NSGAIISampler with its defaults but for the population."""
+    from optuna.samplers import NSGAIISampler
+
+    sampler = NSGAIISampler(
+        seed=seed,
+        population_size=population_size,
+        mutation_prob=mutation_prob,
+        crossover_prob=crossover_prob,
+        swapping_prob=swapping_prob,
+    )
+    return OptunaPlayer(problem, sampler)
+
+
+def optuna_gp(problem: Problem, seed: int, n_startup_trials: int = 10) -> Player:
+    """Optuna's GPSampler; a proposal takes a second or more after some hundred trials."""
+    from optuna.samplers import GPSampler
+
+    return OptunaPlayer(problem, GPSampler(seed=seed, n_startup_trials=n_startup_trials))
+
+
+def pymoo_nsga2(problem: Problem, seed: int, population: int = POPULATION) -> Player:
+    """pymoo's NSGA-II with the operators of its guide but for the population."""
+    return PymooPlayer(problem, population, seed)
+
+
+# Name after `peer:` -> factory(problem, seed, **options).
+PEERS: dict[str, Callable[..., Player]] = {
+    "optuna-random": optuna_random,
+    "optuna-tpe": optuna_tpe,
+    "optuna-nsgaii": optuna_nsgaii,
+    "optuna-gp": optuna_gp,
+    "pymoo-nsga2": pymoo_nsga2,
+}

@@ -1,0 +1,63 @@
+"""Many runs on all cores, one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalogue import load_problem
+from .contestants import Contestant
+from .race import Run, race
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run, as it is sent to a worker process."""
+
+    problem: str
+    contestant: Contestant
+    seed: int
+    budget: int
+    lag: int
+    data: Path | None
+    cache: Path
+
+    def run(self) -> Run:
+        problem = load_problem(self.problem, self.data, self.cache)
+        player = self.contestant.player(problem, budget=self.budget, seed=self.seed, lag=self.lag)
+        return race(problem, player, self.budget, self.seed)
+
+
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
+    """Every task's position and run, as they end.
+
+    Args:
+        jobs: Worker processes, started afresh (spawn); 1 = none, all runs in this process.
+    """
+    if jobs == 1:
+        for position, task in enumerate(tasks):
+            yield position, task.run()
+        return
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # the workers inherit them
+    try:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
+            futures = {pool.submit(task.run): position for position, task in enumerate(tasks)}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
