@@ -18,7 +18,8 @@ STATES = ("complete", "complete", "complete", "refused", "stopped", "failed")
 def knobs(draw: st.DrawFn, name: str, parents: tuple[Knob, ...]) -> Knob:
     """One knob of any kind; where there are `parents`, it may depend on one of them."""
     shared: dict[str, Any] = {"name": name, "direction": draw(st.sampled_from((-1, 0, 1)))}
-    if parents and draw(st.booleans()):
+    depends = draw(st.booleans())
+    if parents and depends:
         parent = draw(st.sampled_from(parents))
         shared["active_when"] = Condition(
             parent.name, "==", parent.from_unit(draw(st.floats(0, 1)))
