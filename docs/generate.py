@@ -79,7 +79,9 @@ def _strategy_options() -> list[str]:
     parts = []
     for name, rows in strategy_options().items():
         lines = [f"### Options of `{name}`\n", "| option | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{row.name}` | {row.default} | {_cell(row.meaning)} |" for row in rows]
+        for row in rows:
+            shown = row.name if " " in row.name else f"`{row.name}`"
+            lines.append(f"| {shown} | {row.default} | {_cell(row.meaning)} |")
         parts.append("\n".join(lines) + "\n")
     return parts
 
@@ -98,12 +100,17 @@ def strategy_options() -> dict[str, list[Option]]:
     for strategy in strategies.BUILTIN:
         cls = load("strategy", "strategies", strategy, strategies.BUILTIN, HERE)
         meanings = _arguments(cls)
+        parameters = inspect.signature(cls).parameters.values()
         options = [
             Option(p.name, _literal(p.default), meanings.pop(p.name, ""))
-            for p in inspect.signature(cls).parameters.values()
+            for p in parameters
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         ]
-        options += [Option(name, "", meaning) for name, meaning in meanings.items()]
+        open_ended = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
+        options += [
+            Option("other keys" if name in open_ended else name, "", meaning)
+            for name, meaning in meanings.items()
+        ]
         if options:
             found[strategy] = options
     return found

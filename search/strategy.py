@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def make_strategy(
     try:
         strategy = found(**options)
     except (TypeError, ValueError, ImportError) as error:
-        problems.append(Problem(_path(str(error), [*known, *options]), str(error)))
+        problems.append(Problem(_path(str(error), {*known, *options}), str(error)))
         return None
     except Exception as error:
         text = f"making {name!r} failed: {type(error).__name__}: {error}"
@@ -66,7 +66,13 @@ def _option_names(found: Any) -> tuple[list[str], bool]:
     return known, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _path(message: str, options: Iterable[str]) -> str:
-    """Where in the config a message belongs: it may begin with the option that it is about."""
-    found = re.match(r"(?:unknown option )?[`'\"]?(\w+)", message)
-    return f"strategy.{found[1]}" if found and found[1] in options else "strategy"
+def _path(message: str, options: Collection[str]) -> str:
+    """Where in the config a message belongs.
+
+    It may begin with the option that it is about, or with "unknown <option>" or "unknown option
+    <option>".
+    """
+    first, *others = re.findall(r"\w+", message)[:3] or [""]
+    words = others if first == "unknown" else [first]
+    named = [word for word in words if word in options]
+    return f"strategy.{named[0]}" if named else "strategy"

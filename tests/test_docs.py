@@ -67,9 +67,11 @@ def test_options_come_from_the_constructor_and_its_docstring(reference, monkeypa
         ("first", "", "Where to begin."),
         ("seed", "required", "Of no use."),
         ("sigma", "", "Checked by the strategy itself."),
+        ("other keys", "", "Passed on."),
     ]
     text = reference.config_reference()
     assert "### Options of `documented`" in text
+    assert "| other keys |  | Passed on. |" in text
     assert "| `population` | `20` | How many, of those that are left. |" in text
 
 
@@ -83,6 +85,7 @@ class Documented:
         first: Where to begin.
         seed: Of no use.
         sigma: Checked by the strategy itself.
+        rest: Passed on.
 
     Raises:
         ValueError: An option is wrong.

@@ -27,6 +27,8 @@ class Named(RandomSearch):
 
 class Anything(RandomSearch):
     def __init__(self, sampler="tpe", **options):
+        if sampler not in ("tpe", "gp"):
+            raise ValueError(f"unknown sampler {sampler!r}; known: tpe, gp")
         for name in options:
             if name != "sigma":
                 raise ValueError(f"unknown option {name!r}; known: sampler, sigma")
@@ -97,6 +99,9 @@ def test_a_strategy_that_takes_any_option_checks_them_itself(folder):
     ]
     assert problems(folder, "mine.py:Anything", sigma=0) == [
         "strategy.sigma: sigma must be > 0, got 0"
+    ]
+    assert problems(folder, "mine.py:Anything", sampler="tpf") == [
+        "strategy.sampler: unknown sampler 'tpf'; known: tpe, gp"
     ]
 
 
