@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Exhausted, Observation, Proposal, View, whole_number
 from .pareto import front
-from .paths import BestPath, OncePath, Path, Stop
+from .paths import BestPath, OncePath, Path, Spent, Stop
 from .random_search import unseen_candidate
 
 STEPS = ("best", "once")
@@ -44,9 +44,11 @@ class GreedySearch:
         self.step = step
         self.restarts = restarts
         self.levels = whole_number("levels", levels, 1)
+        self._spent = Spent()
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:
-        path = BestPath(view, self.levels) if self.step == "best" else OncePath(view, self.levels)
+        kind = BestPath if self.step == "best" else OncePath
+        path: Path = kind(view, self.levels, self._spent)
         memo = path.last()
         if "start" in memo:
             start = path.trial(memo["start"])
@@ -68,17 +70,16 @@ class GreedySearch:
 
 def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
     """The first trial of a path from a random point of the front, or else one near the front."""
-    points = _front(path.view)
+    points, seed = _front(path.view), int(rng.integers(2**63))
     order = [points[i] for i in rng.permutation(len(points))]
     for point in order:
         proposal = path.follow(point, {})
         if isinstance(proposal, Proposal):
             return proposal
     for point in order:
-        near = path.space.neighbours(point.candidate)
-        for i in rng.permutation(len(near)):
-            if path.seen(near[i]) is None:
-                return Proposal(near[i])
+        beside = path.beside(point, seed)
+        if beside is not None:
+            return beside
     return Proposal(unseen_candidate(path.view, rng))
 
 

@@ -8,6 +8,8 @@ from enum import Enum, auto
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from .base import Observation, Proposal, View
 from .rungs import Move, activation, moved, next_moves, single_moves
 from .space import Candidate, candidate_key
@@ -20,20 +22,67 @@ class Stop(Enum):
     END = auto()  # nothing is left to compress
 
 
+class Spent:
+    """Trials from which nothing new comes any more, each with the visible trials that prove it.
+
+    A cache: a proof holds exactly in those views of its study that show all of its trials.
+    """
+
+    def __init__(self) -> None:
+        self._proofs: dict[tuple[str, int], tuple[Any, tuple[Observation, ...]]] = {}
+
+    def holds(self, kind: str, start: Observation, view: View) -> bool:
+        study, proof = self._proofs.get((kind, id(start)), (None, ()))
+        done = view.done
+        return study == _study(view) and all(
+            trial.number < len(done) and done[trial.number] is trial for trial in proof
+        )
+
+    def note(self, kind: str, start: Observation, met: Sequence[Observation], view: View) -> None:
+        self._proofs[kind, id(start)] = _study(view), (start, *met)
+
+
+def _study(view: View) -> tuple[Any, ...]:
+    return view.space, view.costs, view.drop
+
+
 class Path(ABC):
     """A path through the space. Where it stands is in the memo of its last trial.
 
     A memo is {"start": number of the trial it goes on from, and the position of the move}.
     """
 
-    def __init__(self, view: View, levels: int) -> None:
+    def __init__(self, view: View, levels: int, spent: Spent) -> None:
         self.view = view
         self.space = view.space
         self.levels = levels
+        self.spent = spent
+        self._met: list[Observation] = []
 
-    @abstractmethod
     def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         """The next trial of the path from `start`; `memo` is that of its last trial, or empty."""
+        if self.spent.holds("path", start, self.view):
+            return Stop.END
+        self._met.clear()
+        found = self._follow(start, memo)
+        if found is Stop.END and not memo:
+            self.spent.note("path", start, self._met, self.view)
+        return found
+
+    def beside(self, point: Observation, seed: int) -> Proposal | None:
+        """A neighbour of a trial, in any direction, that is not visible yet; drawn by a seed."""
+        if self.spent.holds("beside", point, self.view):
+            return None
+        self._met.clear()
+        near = self.space.neighbours(point.candidate)
+        for i in np.random.default_rng((seed, point.number)).permutation(len(near)):
+            if self.seen(near[i]) is None:
+                return Proposal(near[i])
+        self.spent.note("beside", point, self._met, self.view)
+        return None
+
+    @abstractmethod
+    def _follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop: ...
 
     def last(self) -> Mapping[str, Any]:
         """The memo of the last trial that belongs to a path."""
@@ -44,7 +93,11 @@ class Path(ABC):
         return {}
 
     def seen(self, candidate: Candidate) -> Observation | None:
-        return self._by_key.get(candidate_key(candidate))
+        """The visible trial of a candidate."""
+        trial = self._by_key.get(candidate_key(candidate))
+        if trial is not None:
+            self._met.append(trial)
+        return trial
 
     def trial(self, number: int) -> Observation:
         done = self.view.done
@@ -76,6 +129,7 @@ class Path(ABC):
             trial = known.get(i) or self.seen(moved(self.space, start.candidate, steps))
             if trial is None or trial.number in self._pending:
                 return None
+            self._met.append(trial)
             found.append(trial)
         return found
 
@@ -92,7 +146,7 @@ class Path(ABC):
 class BestPath(Path):
     """NetAdapt: measure every next move, take the best trade, repeat."""
 
-    def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
+    def _follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         first, visited = memo.get("move", -1) + 1, set()
         while start.number not in visited:
             visited.add(start.number)
@@ -113,7 +167,7 @@ class BestPath(Path):
 class OncePath(Path):
     """AIMET: measure every move once, alone; then walk through them by their losses."""
 
-    def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
+    def _follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         if "walk" not in memo:
             singles = self._singles(start)
             proposal = self._next_unseen(start, "single", singles, memo.get("single", -1) + 1)
@@ -187,8 +241,9 @@ def best_trade(
 ) -> Observation | None:
     """The trial to go on from; None if none is left, or all break constraints that `start` met.
 
-    Feasible ones first. Then what saves without a loss (the best quality first), then the greatest
-    saving per loss, then the least loss. On the way to feasibility the fall of the violation is what is saved.
+    Feasible ones first. Then what saves without a loss (the best quality first), then the
+    greatest saving per loss, then the least loss. On the way to feasibility the fall of the
+    violation is what is saved.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     if start.is_feasible:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .knobs import Knob, Value
 from .space import Candidate, Space
 
 Move = tuple[str, Value]
 
 
-def rungs(knob: Knob, levels: int) -> list[Value]:
+@lru_cache(maxsize=10_000)
+def rungs(knob: Knob, levels: int) -> tuple[Value, ...]:
     """The values of a knob that a search by steps visits, in the knob's own order.
 
     Every level of a Choice; of a number every level, or where there are more than `levels` steps
     (or a continuum) the values nearest to `levels` equal steps through the range.
     """
     if knob.size is not None and (not knob.ordered or knob.size <= levels + 1):
-        return [knob.at(i) for i in range(knob.size)]
+        return tuple(knob.at(i) for i in range(knob.size))
     found: list[Value] = []
     for i in range(levels + 1):
         value = knob.from_unit(i / levels)
         if value not in found:
             found.append(value)
-    return found
+    return tuple(found)
 
 
-def further_rungs(knob: Knob, value: Value, levels: int) -> list[list[Value]]:
+@lru_cache(maxsize=10_000)
+def further_rungs(knob: Knob, value: Value, levels: int) -> tuple[tuple[Value, ...], ...]:
     """The rungs that compress more than `value`, nearest first; one list for each way to go.
 
     Along the knob's direction where it has one, else away from the neutral value. Levels without
@@ -35,17 +39,17 @@ def further_rungs(knob: Knob, value: Value, levels: int) -> list[list[Value]]:
     neutral = knob.least_compressed()
     if not knob.ordered:
         known = (knob.index(value), knob.index(neutral))
-        return [[other] for i, other in enumerate(every) if i not in known]
+        return tuple((other,) for i, other in enumerate(every) if i not in known)
     here = knob.to_unit(value)
-    up = [v for v in every if knob.to_unit(v) > here]
-    down = [v for v in reversed(every) if knob.to_unit(v) < here]
+    up = tuple(v for v in every if knob.to_unit(v) > here)
+    down = tuple(v for v in reversed(every) if knob.to_unit(v) < here)
     origin = knob.to_unit(neutral)
     ways = []
     if knob.direction > 0 or (knob.direction == 0 and here >= origin):
         ways.append(up)
     if knob.direction < 0 or (knob.direction == 0 and here <= origin):
         ways.append(down)
-    return [way for way in ways if way]
+    return tuple(way for way in ways if way)
 
 
 def next_moves(space: Space, candidate: Candidate, levels: int) -> list[Move]:

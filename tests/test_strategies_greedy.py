@@ -196,8 +196,8 @@ def test_a_space_without_the_baseline_begins_at_its_least_compressed_candidate()
 
 def test_rungs_divide_wide_ranges_and_keep_levels():
     wide = Int(name="x", low=0, high=1000, neutral=0)
-    assert rungs(wide, 4) == [0, 250, 500, 750, 1000]
-    assert rungs(Int(name="x", low=0, high=10, neutral=0), 10) == list(range(11))
+    assert rungs(wide, 4) == (0, 250, 500, 750, 1000)
+    assert rungs(Int(name="x", low=0, high=10, neutral=0), 10) == tuple(range(11))
     log = Float(name="x", low=1e-4, high=1.0, log=True, neutral=1.0)
     assert rungs(log, 4) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     scheme = Choice(name="x", values=tuple("abcdefghijklmn"), neutral="a")
@@ -217,13 +217,13 @@ def test_rungs_divide_wide_ranges_and_keep_levels():
 )
 def test_more_compression_is_along_the_direction_or_away_from_neutral(direction, value, expected):
     knob = Int(name="x", low=0, high=4, neutral=2, direction=direction)
-    assert further_rungs(knob, value, 10) == expected
+    assert [list(way) for way in further_rungs(knob, value, 10)] == expected
 
 
 def test_unordered_levels_are_ways_of_their_own():
     knob = Choice(name="x", values=("none", "dynamic", "static"), neutral="none")
-    assert further_rungs(knob, "none", 10) == [["dynamic"], ["static"]]
-    assert further_rungs(knob, "dynamic", 10) == [["static"]]
+    assert further_rungs(knob, "none", 10) == (("dynamic",), ("static",))
+    assert further_rungs(knob, "dynamic", 10) == (("static",),)
     space = Space([knob, Int(name="y", low=0, high=3, neutral=0, direction=1)])
     here = {"x": "none", "y": 1}
     assert next_moves(space, here, 10) == [("x", "dynamic"), ("x", "static"), ("y", 2)]
