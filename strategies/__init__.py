@@ -7,4 +7,7 @@ BUILTIN = {
     "random": "strategies.random_search:RandomSearch",
     "greedy": "strategies.greedy:GreedySearch",
     "genetic": "strategies.genetic:GeneticSearch",
+    "optuna": "strategies.optuna_samplers:OptunaSearch",
+    "tpe": "strategies.optuna_samplers:TpeSearch",
+    "gp": "strategies.optuna_samplers:GpSearch",
 }
