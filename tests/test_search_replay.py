@@ -127,6 +127,15 @@ def test_a_changed_candidate_differs(store, folder):
     )
 
 
+def test_the_order_of_keys_is_no_difference(store, folder):
+    walked(store, folder)
+    stored = store.trials(store.study("s"))[7].candidate
+    backwards = json.dumps({name: stored[name] for name in reversed(stored)})
+    sql(store, "update trials set candidate = :candidate where number = 7", candidate=backwards)
+    assert list(store.trials(store.study("s"))[7].candidate) != list(stored)
+    assert replay("s", store=store.url).differences == ()
+
+
 def test_a_changed_memo_differs_and_so_does_the_next_trial_that_reads_it(store, folder):
     walked(store, folder)
     sql(store, "update trials set memo = :memo where number = 6", memo='{"place": 2}')
