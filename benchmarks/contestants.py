@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import strategies
 from search.errors import NasliteError
-from search.registry import load, unknown_name
+from search.errors import Problem as ConfigProblem
+from search.registry import unknown_name
+from search.strategy import make_strategy
 from strategies.base import Strategy, capabilities
 
 from .peers import PEERS
@@ -66,7 +67,7 @@ class Contestant:
             self.player(problem, budget=2, seed=0)
             return []
         limits = len(problem.goals.constraints)
-        declared = capabilities(self._strategy())
+        declared = capabilities(self.strategy())
         return declared.problems(problem.space, len(problem.objectives), limits)
 
     def player(self, problem: Problem, *, budget: int, seed: int, lag: int = 1) -> Player:
@@ -74,28 +75,34 @@ class Contestant:
         NasliteError: The name or an option is wrong, or a peer is asked to lag.
         """
         if not self.is_peer:
-            strategy = self._strategy()
+            strategy = self.strategy()
             return OurPlayer(problem, strategy, self.name, budget=budget, seed=seed, lag=lag)
         if lag > 1:
             raise NasliteError(f"{self.label}: peers are asked one at a time; leave --lag at 1")
         name = self.name.removeprefix(PEER)
         if name not in PEERS:
             raise NasliteError(unknown_name("peer", name, PEERS))
-        player: Player = _made(PEERS[name], self.label, self.options, problem, seed)
-        return player
+        known = [*inspect.signature(PEERS[name]).parameters][2:]
+        for option in self.options:
+            if option not in known:
+                raise NasliteError(f"{self.label}: {unknown_name('option', option, known)}")
+        try:
+            return PEERS[name](problem, seed, **self.options)
+        except (TypeError, ValueError) as error:
+            raise NasliteError(f"{self.label}: {error}") from None
+        except ModuleNotFoundError as error:
+            raise NasliteError(
+                f"{self.label} needs {error.name}: pip install 'naslite[bench]'"
+            ) from None
 
-    def _strategy(self) -> Strategy:
-        found = load("strategy", "strategies", self.name, strategies.BUILTIN, Path.cwd())
-        strategy: Strategy = _made(found, self.label, self.options)
+    def strategy(self) -> Strategy:
+        """A new object of ours or of a plug-in, made as a study makes it.
+
+        Raises:
+            NasliteError: The name or an option is wrong.
+        """
+        problems: list[ConfigProblem] = []
+        strategy = make_strategy(self.name, self.options, Path.cwd(), problems)
+        if strategy is None:
+            raise NasliteError(f"{self.label}: {problems[0]}")
         return strategy
-
-
-def _made(factory: Any, label: str, options: Mapping[str, Any], *arguments: Any) -> Any:
-    known = [*inspect.signature(factory).parameters][len(arguments) :]
-    for name in options:
-        if name not in known:
-            raise NasliteError(f"{label}: {unknown_name('option', name, known)}")
-    try:
-        return factory(*arguments, **options)
-    except (TypeError, ValueError) as error:
-        raise NasliteError(f"{label}: {error}") from None

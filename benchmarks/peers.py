@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,25 +30,29 @@ def optuna_distribution(knob: Knob) -> Any:
 class OptunaPlayer:
     """One sampler kept for the whole study in memory; `study.ask`, `study.tell`.
 
-    The baseline is enqueued as the first trial. A refused candidate is a failed trial, a limit
-    a constraint of the trial.
+    The baseline is enqueued as the first trial. A limit is a constraint of the trial, and a
+    refused candidate breaks one more: as a failed trial it would be ignored by TPE, which then
+    proposes its like again and again.
     """
 
-    def __init__(self, problem: Problem, sampler: Any) -> None:
+    def __init__(self, problem: Problem, make_sampler: Callable[[], Any]) -> None:
         import optuna
-        from optuna.study import StudyDirection
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.problem = problem
+        self.make_sampler = make_sampler
+        self.seconds = 0.0
         self.knobs = list(problem.space)
         self.distributions = {knob.name: optuna_distribution(knob) for knob in self.knobs}
-        directions = [StudyDirection.MINIMIZE] * len(problem.objectives)
-        self.study = optuna.create_study(sampler=sampler, directions=directions)
+        self.study = self._new_study()
         baseline = problem.space.baseline()
         self.study.enqueue_trial({k.name: _level(k, baseline[k.name]) for k in self.knobs})
         self._trial: Any = None
 
     def ask(self) -> Candidate:
+        begun = time.perf_counter()
         self._trial = self.study.ask(self.distributions)
+        self.seconds += time.perf_counter() - begun
         drawn = self._trial.params
         return {
             knob.name: knob.at(drawn[knob.name]) if knob.ordered else drawn[knob.name]
@@ -55,14 +60,34 @@ class OptunaPlayer:
         }
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
-        from optuna.trial import TrialState
+        values, violations = answer(self.problem, outcome)
+        for position, violation in enumerate(violations):
+            self._trial.set_constraint(f"constraint{position}", violation)
+        self.study.tell(self._trial, values)
 
-        if outcome.is_refused:
-            self.study.tell(self._trial, state=TrialState.FAIL)
-            return
-        for position, violation in enumerate(outcome.violations):
-            self._trial.set_constraint(f"limit{position}", violation)
-        self.study.tell(self._trial, list(outcome.values))
+    def resumed(self) -> OptunaPlayer:
+        """The same study with a new sampler."""
+        other = OptunaPlayer(self.problem, self.make_sampler)
+        other.study = other._new_study()
+        other.study.add_trials(self.study.get_trials(deepcopy=False))
+        return other
+
+    def _new_study(self) -> Any:
+        import optuna
+        from optuna.study import StudyDirection
+
+        directions = [StudyDirection.MINIMIZE] * len(self.problem.objectives)
+        return optuna.create_study(sampler=self.make_sampler(), directions=directions)
+
+
+def answer(problem: Problem, outcome: Outcome) -> tuple[list[float], list[float]]:
+    """Values and violations for a library that knows no refusal: a refused candidate is as bad as
+    the reference and breaks a constraint of its own, where the problem refuses at all.
+    """
+    limits = len(problem.goals.constraints)
+    if outcome.is_refused:
+        return list(problem.reference), [1.0] + [0.0] * limits
+    return list(outcome.values), [0.0] * problem.refuses + list(outcome.violations)
 
 
 def _level(knob: Knob, value: Any) -> Any:
@@ -82,8 +107,8 @@ class PymooPlayer:
         from pymoo.core.termination import NoTermination
 
         self.knobs = list(problem.space)
-        self.reference = problem.reference
-        self.limits = len(problem.goals.constraints)
+        self.problem = problem
+        self.seconds = 0.0
         self.integers = all(knob.ordered for knob in self.knobs)
         self.baseline = [knob.index(knob.neutral) for knob in self.knobs]
         self.algorithm = self._algorithm(population)
@@ -93,16 +118,15 @@ class PymooPlayer:
 
     def ask(self) -> Candidate:
         if self._generation is None or len(self._answers) == len(self._generation):
+            begun = time.perf_counter()
             self._next_generation()
+            self.seconds += time.perf_counter() - begun
         drawn = self._generation[len(self._answers)].X
         levels = drawn if self.integers else [drawn[knob.name] for knob in self.knobs]
         return {k.name: k.at(int(i)) for k, i in zip(self.knobs, levels, strict=True)}
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
-        if outcome.is_refused:
-            self._answers.append((list(self.reference), [1.0] + [0.0] * self.limits))
-        else:
-            self._answers.append((list(outcome.values), [0.0, *outcome.violations]))
+        self._answers.append(answer(self.problem, outcome))
 
     def _next_generation(self) -> None:
         from pymoo.core.evaluator import Evaluator
@@ -121,7 +145,8 @@ class PymooPlayer:
         from pymoo.core.problem import Problem as PymooProblem
         from pymoo.core.variable import Choice, Integer
 
-        counts = {"n_obj": len(self.reference), "n_ieq_constr": 1 + self.limits}
+        constraints = self.problem.refuses + len(self.problem.goals.constraints)
+        counts = {"n_obj": len(self.problem.objectives), "n_ieq_constr": constraints}
         sizes = [knob.size or 0 for knob in self.knobs]
         if self.integers:
             upper = [size - 1 for size in sizes]
@@ -175,7 +200,7 @@ def optuna_random(problem: Problem, seed: int) -> Player:
     """Optuna's RandomSampler; it repeats itself."""
     from optuna.samplers import RandomSampler
 
-    return OptunaPlayer(problem, RandomSampler(seed=seed))
+    return OptunaPlayer(problem, lambda: RandomSampler(seed=seed))
 
 
 def optuna_tpe(
@@ -189,14 +214,13 @@ def optuna_tpe(
     """Optuna's TPESampler with its defaults, but multivariate, as ours is."""
     from optuna.samplers import TPESampler
 
-    sampler = TPESampler(
-        seed=seed,
-        multivariate=multivariate,
-        n_startup_trials=n_startup_trials,
-        n_ei_candidates=n_ei_candidates,
-        constant_liar=constant_liar,
-    )
-    return OptunaPlayer(problem, sampler)
+    options: dict[str, Any] = {
+        "multivariate": multivariate,
+        "n_startup_trials": n_startup_trials,
+        "n_ei_candidates": n_ei_candidates,
+        "constant_liar": constant_liar,
+    }
+    return OptunaPlayer(problem, lambda: TPESampler(seed=seed, **options))
 
 
 def optuna_nsgaii(
@@ -210,21 +234,20 @@ def optuna_nsgaii(
     """Optuna's NSGAIISampler with its defaults but for the population."""
     from optuna.samplers import NSGAIISampler
 
-    sampler = NSGAIISampler(
-        seed=seed,
-        population_size=population_size,
-        mutation_prob=mutation_prob,
-        crossover_prob=crossover_prob,
-        swapping_prob=swapping_prob,
-    )
-    return OptunaPlayer(problem, sampler)
+    options: dict[str, Any] = {
+        "population_size": population_size,
+        "mutation_prob": mutation_prob,
+        "crossover_prob": crossover_prob,
+        "swapping_prob": swapping_prob,
+    }
+    return OptunaPlayer(problem, lambda: NSGAIISampler(seed=seed, **options))
 
 
 def optuna_gp(problem: Problem, seed: int, n_startup_trials: int = 10) -> Player:
     """Optuna's GPSampler; a proposal takes a second or more after some hundred trials."""
     from optuna.samplers import GPSampler
 
-    return OptunaPlayer(problem, GPSampler(seed=seed, n_startup_trials=n_startup_trials))
+    return OptunaPlayer(problem, lambda: GPSampler(seed=seed, n_startup_trials=n_startup_trials))
 
 
 def pymoo_nsga2(problem: Problem, seed: int, population: int = POPULATION) -> Player:

@@ -42,8 +42,10 @@ def draw(title: str, results: Sequence[Result], budget: int, path: Path) -> None
         runs = [result.run for result in results if result.strategy == strategy]
         missing = 1 - np.array([curve(run, budget) for run in runs])
         low, median, high = np.quantile(np.maximum(missing, FLOOR), [0.25, 0.5, 0.75], axis=0)
-        (line,) = axes.plot(evaluations, median, label=strategy)
-        axes.fill_between(evaluations, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+        (line,) = axes.step(evaluations, median, where="post", label=strategy)
+        axes.fill_between(
+            evaluations, low, high, step="post", alpha=0.15, color=line.get_color(), lw=0
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.invert_yaxis()

@@ -31,7 +31,11 @@ class Task:
     def run(self) -> Run:
         problem = load_problem(self.problem, self.data, self.cache)
         player = self.contestant.player(problem, budget=self.budget, seed=self.seed, lag=self.lag)
-        return race(problem, player, self.budget, self.seed)
+        try:
+            return race(problem, player, self.budget, self.seed)
+        except Exception as error:
+            error.add_note(f"({self.contestant.label} on {problem.name}, seed {self.seed})")
+            raise
 
 
 def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:

@@ -61,6 +61,7 @@ class Problem:
         reference: The worst corner of the hypervolume, in minimised values.
         hypervolume: Of the true front; > 0.
         quality: The objective that says how good a model is; the others are its costs.
+        refuses: Whether some candidates are refused.
         facts: What a report says about the problem: name -> text.
     """
 
@@ -72,6 +73,7 @@ class Problem:
     hypervolume: float
     quality: str
     evaluator: Evaluator
+    refuses: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -10,14 +10,20 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from search.errors import NasliteError
-from strategies.base import Budget, Exhausted, Observation, Strategy, View, trial_rng
+from strategies.base import Budget, Exhausted, Observation, Proposal, Strategy, View, trial_rng
 from strategies.space import Candidate, candidate_key
 
 from .problem import Archive, Outcome, Problem
 
 
 class Player(Protocol):
-    """Proposes candidates; the first must be the baseline."""
+    """Proposes candidates; the first must be the baseline.
+
+    Args:
+        seconds: Spent so far in the strategy proper, bookkeeping of the player not counted.
+    """
+
+    seconds: float
 
     def ask(self) -> Candidate:
         """The next candidate; the one before has been told.
@@ -40,7 +46,7 @@ class Run:
         evaluations: Made in all; less than the budget if the strategy had nothing left.
         repeats: Proposals equal to an earlier one of the run.
         refused: Evaluations of candidates that the problem refused.
-        seconds: Spent in the player, evaluations and bookkeeping not counted.
+        seconds: Spent on proposals, evaluations and bookkeeping not counted.
     """
 
     steps: tuple[tuple[int, float], ...]
@@ -70,14 +76,11 @@ def race(problem: Problem, player: Player, budget: int, seed: int) -> Run:
     visits: Counter[str] = Counter()
     steps: list[tuple[int, float]] = []
     evaluations = refused = 0
-    seconds = 0.0
     for number in range(budget):
-        begun = time.perf_counter()
         try:
             candidate = player.ask()
         except Exhausted:
             break
-        seconds += time.perf_counter() - begun
         key = candidate_key(candidate)
         outcome = problem.measured(candidate, seed, visits[key])
         visits[key] += 1
@@ -86,11 +89,9 @@ def race(problem: Problem, player: Player, budget: int, seed: int) -> Run:
         true = problem.exact(candidate) if visits[key] == 1 else Outcome()
         if true.is_feasible and archive.add(true.values):
             steps.append((number + 1, archive.hypervolume / problem.hypervolume))
-        begun = time.perf_counter()
         player.tell(candidate, outcome)
-        seconds += time.perf_counter() - begun
     repeats = evaluations - len(visits)
-    return Run(tuple(steps), evaluations, repeats, refused, seconds)
+    return Run(tuple(steps), evaluations, repeats, refused, player.seconds)
 
 
 class OurPlayer:
@@ -117,6 +118,7 @@ class OurPlayer:
         self.budget = Budget(budget - 1)
         self.seed = seed
         self.lag = lag
+        self.seconds = 0.0
         self._constraints = tuple(str(c) for c in problem.goals.constraints)
         self._done: list[Observation] = []
         self._running: list[Observation] = []
@@ -128,9 +130,9 @@ class OurPlayer:
         number = len(self._done)
         if number == 0:
             return self.problem.space.baseline()
-        proposal = self.strategy.propose(self._view(self.lag), number, self._rng(number))
-        if proposal is None:  # a barrier: every earlier trial ends, then it is asked again
-            proposal = self.strategy.propose(self._view(1), number, self._rng(number))
+        proposal = self._asked(number, self._view(self.lag))
+        if proposal is None and self.lag > 1:  # a barrier: every earlier trial ends first
+            proposal = self._asked(number, self._view(1))
         if proposal is None:
             raise NasliteError(
                 f"{self.name} asked to wait at trial {number}, but every earlier one has ended"
@@ -138,6 +140,20 @@ class OurPlayer:
         self._memo.update(_as_stored(proposal.study_memo))
         self._trial_memo = _as_stored(proposal.memo)
         return self.problem.space.canonical(proposal.candidate)
+
+    def resumed(self, strategy: Strategy) -> OurPlayer:
+        """The same study after a restart: the same rows, a new strategy object."""
+        other = OurPlayer(
+            self.problem,
+            strategy,
+            self.name,
+            budget=self.budget.trials + 1,
+            seed=self.seed,
+            lag=self.lag,
+        )
+        other._done, other._running = list(self._done), list(self._running)
+        other._memo, other._baseline_value = dict(self._memo), self._baseline_value
+        return other
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         number, memo = len(self._done), self._trial_memo
@@ -170,15 +186,19 @@ class OurPlayer:
             constraints=self._constraints,
             seed=self.seed,
             budget=self.budget,
-            done=self._done[:seen],
-            pending=self._running[seen:],
+            done=tuple(self._done[:seen]),
+            pending=tuple(self._running[seen:]),
             memo=MappingProxyType(self._memo),
             drop=f"{self.problem.quality}_drop",
             costs=self.problem.costs,
         )
 
-    def _rng(self, number: int) -> Any:
-        return trial_rng(self.seed, self.name, number)
+    def _asked(self, number: int, view: View) -> Proposal | None:
+        rng = trial_rng(self.seed, self.name, number)
+        begun = time.perf_counter()
+        proposal = self.strategy.propose(view, number, rng)
+        self.seconds += time.perf_counter() - begun
+        return proposal
 
 
 def _as_stored(memo: Any) -> dict[str, Any]:

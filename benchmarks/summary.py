@@ -49,7 +49,7 @@ def evaluations_text(counts: Sequence[int | None], budget: int) -> str:
 def table(results: Sequence[Result], budget: int) -> list[list[str]]:
     """Header and rows, one per strategy, in the order of the results."""
     header = ["strategy", *(f"{share:.0%}" for share in SHARES)]
-    header += ["after all", "repeats", "refused", "ms"]
+    header += [f"at {budget}", "repeats", "refused", "ms"]
     rows = [header]
     for strategy in dict.fromkeys(result.strategy for result in results):
         runs = [result.run for result in results if result.strategy == strategy]
@@ -82,8 +82,8 @@ def markdown(
         "",
         f"Evaluations until 90 / 95 / 98 / 99 % of the true hypervolume: median and quartiles of"
         f" {seeds} seeds; `> {budget}`: a run of that rank did not get there within the budget of"
-        f" {budget}. The baseline is the first evaluation of everybody. `after all`: median share"
-        " at the end. `repeats`: proposals equal to an earlier one of the run; they count as"
+        f" {budget}. The baseline is the first evaluation of everybody. `at {budget}`: median"
+        " share then. `repeats`: proposals equal to an earlier one of the run; they count as"
         " evaluations. `ms`: mean time per proposal. With noise a strategy sees single"
         " measurements, and the hypervolume is that of the true means of what it evaluated.",
     ]

@@ -136,6 +136,7 @@ def _problem(spec: TableSpec, path: Path, source: Path, noisy: bool) -> Problem:
         hypervolume=hypervolume,
         quality=spec.quality or next(iter(goals.objectives)),
         evaluator=evaluator,
+        refuses=len(evaluator.rows) < (space.size or 0),
         facts={
             "candidates": f"{space.size:,}, {len(evaluator.rows):,} of them with a row",
             "true front": f"{inside} distinct points below the reference, by brute force",

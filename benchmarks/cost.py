@@ -1,0 +1,227 @@
+"""The time of one proposal at many visible trials, all strategies interleaved in one run."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from search.errors import NasliteError
+from search.goals import Goals
+from strategies.space import Candidate, Choice, Int, Space
+
+from .contestants import PEER, Contestant
+from .peers import PEERS, POPULATION, OptunaPlayer
+from .problem import Problem
+from .race import OurPlayer
+
+DEFAULTS = (
+    "random",
+    "greedy",
+    "{name: greedy, step: once}",
+    "genetic",
+    f"{{name: optuna, sampler: nsgaii, population_size: {POPULATION}}}",
+    f"{PEER}optuna-nsgaii",
+    "tpe",
+    f"{PEER}optuna-tpe",
+)
+COLD = 3  # fresh objects that make the first, cold proposal; the median of them counts
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """A ratio of five steps and one of three schemes for every layer.
+
+    Errors are sensitivity * ratio^2 and a penalty of the scheme; sizes are linear in both.
+    """
+
+    sensitivity: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+    def exact(self, candidate: Candidate) -> Mapping[str, float]:
+        values = list(candidate.values())
+        ratios = np.array(values[0::2], dtype=float) / 4
+        schemes = np.array([SCHEMES.index(str(scheme)) for scheme in values[1::2]])
+        error = float(self.sensitivity @ (ratios**2 + np.array([0.0, 0.1, 0.3])[schemes]))
+        size = float(((1 - 0.8 * ratios) * np.array([1.0, 0.5, 0.25])[schemes]).mean())
+        return {"err": error, "size": size}
+
+    def measured(self, candidate: Candidate, seed: int, visit: int) -> Mapping[str, float]:
+        return self.exact(candidate)
+
+
+SCHEMES = ("none", "dynamic", "static")
+
+
+def layerwise_problem(knobs: int) -> Problem:
+    """A study of `knobs` knobs, half of them ordered; its true front is not known."""
+    layers = knobs // 2
+    space: list[Int | Choice] = []
+    for i in range(layers):
+        space.append(Int(name=f"ratio@layer{i}", low=0, high=4, neutral=0, direction=1))
+        space.append(Choice(name=f"scheme@layer{i}", values=SCHEMES, neutral="none"))
+    sensitivity = np.exp(np.random.default_rng(0).standard_normal(layers))
+    return Problem(
+        name=f"layerwise-{knobs}",
+        title=f"{knobs} knobs",
+        space=Space(space),
+        goals=Goals({"err": "minimize", "size": "minimize"}),
+        reference=(2 * float(sensitivity.sum()), 1.02),
+        hypervolume=1.0,
+        quality="err",
+        evaluator=Layerwise(sensitivity / layers),
+    )
+
+
+@dataclass(slots=True)
+class Clocked:
+    """A contestant in the middle of its own study, and what its proposals took, in ms."""
+
+    contestant: Contestant
+    problem: Problem
+    player: OurPlayer | OptunaPlayer
+    warm: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+
+    def step(self) -> float:
+        """One more trial; the ms that its proposal took."""
+        before = self.player.seconds
+        candidate = self.player.ask()
+        self.player.tell(candidate, self.problem.measured(candidate, 0, 0))
+        return 1000 * (self.player.seconds - before)
+
+    def cold_step(self) -> float:
+        """The first proposal after a restart, in ms; it leaves the study as it is."""
+        if isinstance(self.player, OurPlayer):
+            other: OurPlayer | OptunaPlayer = self.player.resumed(self.contestant.strategy())
+        else:
+            other = self.player.resumed()
+        other.ask()
+        return 1000 * other.seconds
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    knobs: int,
+    trials: int,
+    repetitions: int,
+    progress: Progress,
+) -> list[Clocked]:
+    """Let each play its own study of `trials` trials, then time all of them by turns."""
+    problem = layerwise_problem(knobs)
+    clocked = []
+    for contestant in contestants:
+        player = contestant.player(problem, budget=trials + repetitions + 1, seed=0)
+        assert isinstance(player, OurPlayer | OptunaPlayer)
+        clocked.append(Clocked(contestant, problem, player))
+    for one in clocked:
+        label = f"{knobs} knobs, history of {one.contestant.label}"
+        for _ in progress.track(range(trials), description=label):
+            one.step()
+    gc.collect()
+    for repetition in range(max(repetitions, COLD)):
+        for one in clocked:
+            if repetition < COLD:
+                one.cold.append(one.cold_step())
+            if repetition < repetitions:
+                one.warm.append(one.step())
+    return clocked
+
+
+def plain(contestant: Contestant) -> str:
+    """The peer that is the same sampler of Optuna; "" if there is none."""
+    if contestant.name not in ("optuna", "tpe", "gp"):
+        return ""
+    default = "tpe" if contestant.name == "optuna" else contestant.name
+    name = f"optuna-{contestant.options.get('sampler', default)}"
+    return PEER + name if name in PEERS else ""
+
+
+def table(measured: Mapping[int, Sequence[Clocked]]) -> list[list[str]]:
+    """Header and rows: warm and cold ms per number of knobs, and the ratio to the plain peer."""
+    header = ["strategy"]
+    for knobs in measured:
+        header += [f"{knobs} knobs: ms", "of plain", "first, cold"]
+    rows = [header]
+    for position, contestant in enumerate(c.contestant for c in next(iter(measured.values()))):
+        row = [contestant.label]
+        for clocked in measured.values():
+            warm = {one.contestant.name: float(np.median(one.warm)) for one in clocked}
+            one = clocked[position]
+            low, median, high = np.quantile(one.warm, [0.25, 0.5, 0.75])
+            peer = warm.get(plain(contestant))
+            row.append(f"{median:.2f} ({low:.2f}-{high:.2f})")
+            row.append(f"{median / peer:.2f}x" if peer else "")
+            row.append(f"{np.median(one.cold):.2f}")
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: Sequence[Sequence[str]], trials: int, repetitions: int, command: str) -> str:
+    lines = [
+        "# Cost of a proposal",
+        "",
+        f"    {command}",
+        "",
+        f"Milliseconds of one proposal at {trials:,} visible trials, two objectives, one thread:"
+        f" median and quartiles of {repetitions} proposals in a row, each after the outcome of the"
+        " one before; all strategies by turns. Each has played all trials before itself."
+        " `of plain`: relative to the peer, Optuna's own study in memory with a kept sampler and"
+        f" `ask`. `first, cold`: a new object on the same trials, median of {COLD}.",
+        "",
+    ]
+    header, *body = rows
+    for row in (header, ["---"] * len(header), *body):
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.option("--strategy", "texts", multiple=True, help="As of strategies.py; default: all.")
+@click.option("--knobs", multiple=True, default=(20, 200), type=click.IntRange(2), help="Even.")
+@click.option("--trials", default=1000, type=click.IntRange(1), help="Visible trials.")
+@click.option("--repetitions", default=30, type=click.IntRange(1), help="Timed proposals of each.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("build/benchmark/proposal_cost.md"),
+    help="The Markdown to write.",
+)
+def command(
+    texts: tuple[str, ...], knobs: tuple[int, ...], trials: int, repetitions: int, out: Path
+) -> None:
+    """Time one proposal of every strategy late in a study."""
+    contestants = [Contestant.parse(text) for text in texts or DEFAULTS]
+    began = time.perf_counter()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        measured = {
+            count: measure(contestants, count, trials, repetitions, progress) for count in knobs
+        }
+    rows = table(measured)
+    said = shlex.join(["python", "benchmarks/proposal_cost.py", *sys.argv[1:]])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(markdown(rows, trials, repetitions, said), encoding="utf-8")
+    header, *body = rows
+    shown = Table(*header)
+    for row in body:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(shown)
+    click.echo(f"written: {out}, after {time.perf_counter() - began:.0f} s")
+
+
+def main() -> None:
+    """Errors of the user are one line and exit code 2."""
+    try:
+        command()
+    except NasliteError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
