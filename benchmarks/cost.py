@@ -201,6 +201,11 @@ def command(
 ) -> None:
     """Time one proposal of every strategy late in a study."""
     contestants = [Contestant.parse(text) for text in texts or DEFAULTS]
+    for contestant in contestants:
+        reasons = contestant.problems(layerwise_problem(2))
+        if reasons or contestant.name.startswith(f"{PEER}pymoo"):
+            why = reasons[0] if reasons else "it proposes whole generations"
+            raise NasliteError(f"{contestant.label} cannot be timed: {why}")
     began = time.perf_counter()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         measured = {

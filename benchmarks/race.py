@@ -137,7 +137,8 @@ class OurPlayer:
             raise NasliteError(
                 f"{self.name} asked to wait at trial {number}, but every earlier one has ended"
             )
-        self._memo.update(_as_stored(proposal.study_memo))
+        if proposal.study_memo:  # a new mapping: views that were given stay as they were
+            self._memo = {**self._memo, **_as_stored(proposal.study_memo)}
         self._trial_memo = _as_stored(proposal.memo)
         return self.problem.space.canonical(proposal.candidate)
 

@@ -1,0 +1,210 @@
+"""The commands: from a table and YAML to CSV, Markdown and PNG."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from benchmark_tables import grid, tiny
+from click.testing import CliRunner
+from conftest import REPOSITORY
+
+from benchmarks import cost
+from benchmarks.command import command
+from search.errors import NasliteError
+
+PLUGIN = '''
+"""A strategy of somebody else: the knob's levels in order."""
+
+from strategies.base import Exhausted, Proposal
+
+
+class InOrder:
+    def __init__(self, first=1):
+        self.first = first
+
+    def propose(self, view, number, rng):
+        if number + self.first > view.space.size:
+            raise Exhausted("all levels were tried")
+        return Proposal(view.space.at(number + self.first - 1))
+'''
+
+
+def run(*arguments: object, main: click.Command = command) -> str:
+    """What a command prints; its errors are raised."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(path: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)]
+
+
+def test_the_script_runs_in_many_processes_as_in_one(tmp_path, monkeypatch):
+    path = grid(tmp_path)
+    plugin = tmp_path / "theirs.py"
+    plugin.write_text(PLUGIN)
+    arguments = [
+        *("--problem", path, "--problem", f"{path}+noise", "--seeds", 3, "--budget", 30),
+        *("--strategy", "random", "--strategy", "genetic", "--strategy", "theirs.py:InOrder"),
+        *("--strategy", "peer:optuna-random"),
+    ]
+    script = REPOSITORY / "benchmarks" / "strategies.py"
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments), "--jobs", "2", "--out", "many"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "error::DeprecationWarning"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "24/24" in done.stderr  # the progress bar
+    monkeypatch.chdir(tmp_path)
+    run(*arguments, "--jobs", 1, "--out", "one")
+    for name in ("runs.csv", "curves.csv"):
+        assert timeless(tmp_path / "many" / name) == timeless(tmp_path / "one" / name)
+    written = {path.name for path in (tmp_path / "many").iterdir()}
+    assert written == {"runs.csv", "curves.csv", "report.md", "grid.png", "grid+noise.png"}
+    for name in ("grid.png", "grid+noise.png"):
+        assert (tmp_path / "many" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def test_a_report_says_what_was_found(here):
+    printed = run(
+        *("--problem", tiny(here), "--strategy", "theirs.py:InOrder", "--seeds", 2),
+        *("--strategy", "{name: 'theirs.py:InOrder', first: 2, label: 'later | other'}"),
+        *("--budget", 4, "--out", "out", "--jobs", 1, "--no-plot"),
+    )
+    assert "tiny, budget 4" in printed
+    report = (here / "out" / "report.md").read_text()
+    assert "true front: 3 distinct points below the reference, by brute force" in report
+    assert "reference: err 40, size 10" in report
+    # The baseline, 1 (81 %), 2 (all), 3; and without 1: (60 + 20 * 6) / 212 = 85 %.
+    first = "| theirs.py:InOrder | 3 (3-3) | 3 (3-3) | 3 (3-3) | 3 (3-3) | 100.0% | 0.0% | 0.0% |"
+    assert first in report
+    assert "| later \\| other | > 4 | > 4 | > 4 | > 4 | 84.9% | 0.0% | 0.0% |" in report
+    runs = timeless(here / "out" / "runs.csv")
+    assert [row["to_95"] for row in runs] == ["3", "3", "", ""]
+    assert [row["evaluations"] for row in runs] == ["4", "4", "3", "3"]
+    curves = rows_of(here / "out" / "curves.csv")
+    assert [(row["evaluations"], float(row["share"])) for row in curves[:3]] == [
+        ("1", pytest.approx(60 / 212)),
+        ("2", pytest.approx(172 / 212)),
+        ("3", pytest.approx(1)),
+    ]
+    assert not (here / "out" / "tiny.png").exists()
+
+
+def test_a_quick_run(here):
+    run("--problem", grid(here), "--quick", "--out", "out", "--jobs", 1)
+    assert [row["evaluations"] for row in rows_of(here / "out" / "runs.csv")] == ["60", "60"]
+    assert (here / "out" / "grid.png").stat().st_size > 5000
+
+
+def test_what_a_strategy_cannot_search_is_left_out_and_said(here):
+    arguments = ["--problem", tiny(here), "--strategy", "{name: optuna, sampler: cmaes}"]
+    rest = ["--out", "out", "--jobs", 1, "--seeds", 1, "--no-plot"]
+    printed = run(*arguments, "--strategy", "random", *rest)
+    assert "leaves tiny out: takes at most 1 objective(s), got 2" in printed
+    assert len(rows_of(here / "out" / "runs.csv")) == 1
+    with pytest.raises(NasliteError, match="no strategy can search any of the problems"):
+        run(*arguments, *rest)
+
+
+def test_the_list_of_what_can_be_run():
+    printed = run("--list")
+    for name in ("macro-flops+noise", "synthetic-20-0.6", "random", "peer:pymoo-nsga2"):
+        assert f" {name}" in printed
+
+
+def test_names_must_differ(here):
+    with pytest.raises(NasliteError, match="'random' is given twice; add `label:` to one"):
+        run("--problem", tiny(here), "--strategy", "random", "--strategy", "random")
+    again = here / "again"
+    again.mkdir()
+    with pytest.raises(NasliteError, match="'tiny' is given twice"):
+        run("--problem", tiny(here), "--problem", tiny(again))
+
+
+def test_a_failing_strategy_is_named(here):
+    (here / "broken.py").write_text(PLUGIN.replace("raise Exhausted", "raise RuntimeError"))
+    with pytest.raises(RuntimeError, match="all levels were tried") as caught:
+        run("--problem", tiny(here), "--strategy", "broken.py:InOrder", "--jobs", 1)
+    assert caught.value.__notes__ == ["(broken.py:InOrder on tiny, seed 0)"]
+
+
+@pytest.mark.parametrize("script", ["strategies.py", "proposal_cost.py"])
+def test_an_error_of_the_user_is_one_line(tmp_path, script):
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "benchmarks" / script, "--strategy", "gentic"]
+        + (["--problem", str(tiny(tmp_path))] if script == "strategies.py" else []),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: gentic: strategy.name: unknown strategy 'gentic'; did you mean")
+
+
+def test_the_cost_of_a_proposal_is_measured_beside_plain_optuna(here):
+    printed = run(
+        *("--strategy", "random", "--strategy", "{name: optuna, sampler: nsgaii}"),
+        *("--strategy", "peer:optuna-nsgaii", "--knobs", 4, "--knobs", 6),
+        *("--trials", 25, "--repetitions", 4, "--out", "cost.md"),
+        main=cost.command,
+    )
+    assert "written: cost.md" in printed
+    header, _, *rows = [r for r in (here / "cost.md").read_text().splitlines() if r[:1] == "|"]
+    assert header.count("of plain") == header.count("first, cold") == 2
+    cells = {row.split(" | ")[0][2:]: row.split(" | ") for row in rows}
+    assert set(cells) == {"random", "optuna (sampler=nsgaii)", "peer:optuna-nsgaii"}
+    for label, row in cells.items():
+        assert all(float(row[i].split()[0]) > 0 for i in (1, 3, 4)), row
+        assert row[2].endswith("x") == label.startswith("optuna")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{name: optuna, sampler: cmaes}", "takes at most 1"),
+        ("peer:pymoo-nsga2", "proposes whole generations"),
+    ],
+)
+def test_what_cannot_be_timed(text, message):
+    with pytest.raises(NasliteError, match=message):
+        run("--strategy", text, main=cost.command)
+
+
+def test_a_cold_proposal_is_the_warm_one():
+    """A restart changes nothing but the time."""
+    from benchmarks.contestants import Contestant
+
+    for text in ("random", "genetic", "tpe"):
+        contestant = Contestant.parse(text)
+        problem = cost.layerwise_problem(6)
+        player = contestant.player(problem, budget=40, seed=0)
+        clocked = cost.Clocked(contestant, problem, player)
+        for _ in range(20):
+            clocked.step()
+        cold = player.resumed(contestant.strategy())
+        assert cold.ask() == player.ask()
+        assert clocked.cold_step() > 0

@@ -1,0 +1,307 @@
+"""Tables and the YAML that explains them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmark_tables import (
+    GRID_YAML,
+    grid,
+    grid_rows,
+    swept_hypervolume,
+    tiny,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.catalogue import FOLDER, known_problems, load_problem
+from benchmarks.formulas import Affine, parse_formula
+from benchmarks.problem import Archive, hypervolume_of, true_front
+from benchmarks.tables import table_problem
+from search.errors import NasliteError
+
+
+@pytest.fixture
+def grid_problem(tmp_path):
+    return table_problem(grid(tmp_path), None)
+
+
+def test_the_true_hypervolume_is_that_of_all_rows(grid_problem):
+    rows = grid_rows()
+    worst = max(row["size"] for row in rows)
+    assert grid_problem.reference == (60.0, pytest.approx(1.02 * worst))
+    points = [(100 - row["acc"], row["size"]) for row in rows]
+    area = swept_hypervolume(points, grid_problem.reference)
+    assert grid_problem.hypervolume == pytest.approx(area, rel=1e-12)
+
+
+def test_every_row_is_an_outcome_and_every_other_candidate_is_refused(grid_problem):
+    rows = {(r["width0"], r["width1"], r["kind"]): r for r in grid_rows()}
+    space = grid_problem.space
+    assert space.size == 75
+    refused = 0
+    for index in range(75):
+        candidate = space.at(index)
+        outcome = grid_problem.exact(candidate)
+        row = rows.get(tuple(candidate.values()))
+        refused += row is None
+        if row is None:
+            assert outcome.is_refused
+            assert not outcome.is_feasible
+        else:
+            assert outcome.values == (pytest.approx(100 - row["acc"]), row["size"])
+            assert grid_problem.measured(candidate, 0, 0) == outcome
+    assert refused == 5
+    assert grid_problem.refuses
+
+
+def test_knobs_are_what_the_yaml_and_the_columns_say(grid_problem):
+    width, _, kind = grid_problem.space
+    assert (width.values, width.neutral, width.ordered) == ((8, 16, 24, 32, 40), 40, True)
+    assert width.direction == -1  # compression leads away from the neutral end
+    assert (kind.values, kind.ordered, kind.direction) == (
+        ("plain", "residual", "dense"),
+        False,
+        0,
+    )
+    assert grid_problem.costs == (1,)
+
+
+@pytest.mark.parametrize(
+    ("knob", "direction", "neutral"),
+    [
+        ({"neutral": 0}, 1, 0),
+        ({"neutral": 3}, -1, 3),
+        ({"neutral": 1}, 0, 1),
+        ({"neutral": 1, "direction": "down"}, -1, 1),
+        ({"neutral": 0, "direction": "none"}, 0, 0),
+        ({"neutral": 3, "levels": [3, 1, 2, 0]}, 1, 3),
+        ({"neutral": 0, "ordered": False}, 0, 0),
+    ],
+)
+def test_the_direction_of_compression(tmp_path, knob, direction, neutral):
+    (found,) = table_problem(tiny(tmp_path, knobs={"x": knob}), None).space
+    assert (found.direction, found.neutral) == (direction, neutral)
+    assert found.values == tuple(knob.get("levels", (0, 1, 2, 3)))
+
+
+def test_a_bare_value_is_the_neutral_level(tmp_path):
+    short = table_problem(tiny(tmp_path, knobs={"x": 0}), None)
+    assert short.space == table_problem(tiny(tmp_path), None).space
+
+
+@pytest.mark.parametrize(
+    ("goal", "corner"),
+    [
+        ("min", 1.02 * 30),
+        ({"goal": "min", "reference": "worst"}, 30),
+        ({"goal": "min", "reference": "worst * 1.5"}, 45),
+        ({"goal": "max", "reference": 5}, -5),
+        ("max", -10),
+    ],
+)
+def test_reference_points(tmp_path, goal, corner):
+    problem = table_problem(tiny(tmp_path, objectives={"err": goal, "size": "min"}), None)
+    assert problem.reference[0] == pytest.approx(corner)
+
+
+def test_what_breaks_a_limit_counts_nothing(tmp_path):
+    problem = table_problem(tiny(tmp_path, limits=["err <= 15"]), None)
+    assert problem.hypervolume == pytest.approx(172)  # without row 2
+    outcome = problem.exact({"x": 2})
+    assert outcome.violations == (pytest.approx(5 / 15),)
+    assert not outcome.is_feasible
+
+
+def test_an_empty_metric_is_a_refusal(tmp_path):
+    path = tiny(tmp_path)
+    text = (tmp_path / "tiny.csv").read_text().replace("2,20,2", "2,,2")
+    (tmp_path / "tiny.csv").write_text(text)
+    problem = table_problem(path, None)
+    assert problem.exact({"x": 2}).is_refused
+    assert problem.hypervolume == pytest.approx(172)
+
+
+def test_where_keeps_some_rows(tmp_path):
+    path = tiny(tmp_path, where={"data": "a"})
+    (tmp_path / "tiny.csv").write_text("data,x,err,size\nb,0,99,9\na,0,10,8\na,1,12,4\n")
+    problem = table_problem(path, None)
+    assert problem.exact({"x": 0}).values == (10, 8)
+
+
+def test_noise_draws_one_training_by_seed_row_and_visit(tmp_path):
+    problem = table_problem(grid(tmp_path), None, noisy=True)
+    row = grid_rows()[10]
+    candidate = {name: row[name] for name in ("width0", "width1", "kind")}
+    possible = {round(100 - row[f"acc_{i}"], 9) for i in range(3)}
+    draws = [problem.measured(candidate, seed, visit) for seed in range(10) for visit in range(3)]
+    assert {round(draw.values[0], 9) for draw in draws} == possible
+    assert {draw.values[1] for draw in draws} == {row["size"]}
+    again = [problem.measured(candidate, seed, visit) for seed in range(10) for visit in range(3)]
+    assert again == draws
+    assert problem.exact(candidate).values[0] == pytest.approx(100 - row["acc"])
+    plain = table_problem(grid(tmp_path), None)
+    assert (problem.name, problem.hypervolume) == ("grid+noise", plain.hypervolume)
+
+
+def test_the_table_is_looked_for_in_the_data_folder_first(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    path = tiny(tmp_path)
+    (data / "tiny.csv").write_text("x,err,size\n0,11,8\n")
+    assert table_problem(path, data).exact({"x": 0}).values == (11, 8)
+    assert table_problem(path, None).exact({"x": 0}).values == (10, 8)
+
+
+ERRORS = [
+    ({"knob": {}}, "knob: unknown key 'knob'; did you mean 'knobs'?"),
+    ({"knobs": {}}, "knobs: "),
+    ({"knobs": {"x": {"neutral": 0, "order": True}}}, "knobs.x.order: unknown key 'order'; did"),
+    ({"knobs": {"x": {"ordered": True}}}, "knobs.x.neutral: this key is required"),
+    ({"knobs": {"x": {"neutral": 7}}}, "knobs.x.neutral: must be one of 0, 1, 2, 3, got 7"),
+    ({"knobs": {"y": 0}}, "knobs: unknown column 'y'; known: err, size, x"),
+    ({"knobs": {"z*": 0}}, "knobs: unknown column 'z*'"),
+    ({"knobs": {"x": 0, "?": 0}}, "knobs: column 'x' must be meant once, got '?'"),
+    ({"knobs": {"x": {"neutral": 0, "levels": [0, 1]}}}, "got 2 in row 3; levels: 0, 1"),
+    ({"objectives": {"error": "min"}}, "objectives.error: unknown column 'error'; did you mean"),
+    ({"objectives": {"err": "low"}}, "objectives.err.goal: input should be 'min' or 'max', got"),
+    (
+        {"objectives": {"err": {"goal": "min", "reference": "best"}}},
+        "or `worst * 1.02`, got 'best'",
+    ),
+    ({"objectives": {"err": {"goal": "min", "reference": 5}}}, "no row is better than the ref"),
+    ({"quality": "er"}, "quality must be one of the objectives: unknown objective 'er'; did"),
+    ({"limits": ["err"]}, "limits.0: expected one of <= "),
+    ({"limits": ["erk <= 3"]}, "limits.0: unknown column 'erk'; did you mean 'err'?"),
+    ({"limits": ["err <= 3"]}, "limits: no row meets them"),
+    ({"derived": {"acc": "100 - er"}}, "derived.acc: unknown column 'er'; did you mean 'err'?"),
+    ({"derived": {"acc": "err * size"}}, "derived.acc: columns cannot be multiplied"),
+    ({"derived": {"acc": "__import__('os')"}}, "derived.acc: cannot read"),
+    ({"where": {"y": 1}}, "where: unknown column 'y'"),
+    ({"where": {"x": 9}}, "path: the table has no row that `where` keeps"),
+    ({"where": {"x": 1}, "knobs": {"x": {"neutral": 0, "levels": [0, 1]}}}, "has no row"),
+    ({"path": "none.csv"}, "give --data DIR or set NASLITE_BENCH_DATA"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), ERRORS)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
+    path = tiny(tmp_path, **changes)
+    with pytest.raises(NasliteError) as caught:
+        table_problem(path, None)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_noise_must_be_explained(tmp_path):
+    with pytest.raises(NasliteError, match="noise: this key is required"):
+        table_problem(tiny(tmp_path), None, noisy=True)
+    for noise, message in [
+        ({"err": ["er"]}, "column 'er'; did you"),
+        ({"err": []}, "at least one"),
+    ]:
+        with pytest.raises(NasliteError, match=message):
+            table_problem(tiny(tmp_path, noise=noise), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path: [", "line 1, column"),
+        ("", "must be keys and values, got None"),
+        ("- path", "must be keys and values, got"),
+    ],
+)
+def test_yaml_that_cannot_be_read(tmp_path, text, message):
+    path = tmp_path / "problem.yaml"
+    path.write_text(text)
+    with pytest.raises(NasliteError, match=message):
+        table_problem(path, None)
+    with pytest.raises(NasliteError, match="cannot read the problem"):
+        table_problem(tmp_path / "none.yaml", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "path: the table has no row"),
+        ("x,err,size\n0,1\n", "path: row 1 has 2 cells, the header 3"),
+        ("x,err,size\n0,1,high\n", "columns: column 'size' must hold numbers"),
+        ("x,err,size\n0,1,2\n0,1,3\n", "knobs: rows 1 and 2 have the same knobs"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path, text, message):
+    path = tiny(tmp_path)
+    (tmp_path / "tiny.csv").write_text(text)
+    with pytest.raises(NasliteError, match=message):
+        table_problem(path, None)
+
+
+def test_words_have_no_order_of_their_own(tmp_path):
+    knobs = {**GRID_YAML["knobs"], "kind": {"neutral": "plain", "ordered": True}}
+    with pytest.raises(NasliteError, match=r"knobs\.kind\.levels: needed, as words"):
+        table_problem(grid(tmp_path, knobs=knobs), None)
+    knobs["kind"] = {"neutral": "plain", "direction": "up"}
+    with pytest.raises(NasliteError, match=r"knobs\.kind\.direction: needs an ordered knob"):
+        table_problem(grid(tmp_path, knobs=knobs), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("100 - a", 97),
+        ("-(a + 2 * b) / 4", -11.75),
+        ("1e1*a - b/2 + .5", 19.5),
+        ("2 * (3 - 1) - `odd name`", -96),
+        ("a - a", 0),
+    ],
+)
+def test_affine_formulas(text, value):
+    row = {"a": 3.0, "b": 22.0, "odd name": 100.0}
+    known = {name: Affine(factors={name: 1.0}) for name in row}
+    assert parse_formula(text, known)(row) == pytest.approx(value)
+    columns = {name: np.array([number, 2 * number]) for name, number in row.items()}
+    assert np.broadcast_to(parse_formula(text, known)(columns), 2)[0] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "100 -", "(a", "a b", "2 / a", "a / 0", "a ** 2", "a; b"])
+def test_malformed_formulas(text):
+    with pytest.raises(NasliteError, match="formula"):
+        parse_formula(text, {"a": Affine(factors={"a": 1.0}), "b": Affine(factors={"b": 1.0})})
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=12)
+
+
+@given(POINTS)
+def test_an_archive_knows_the_hypervolume_at_any_time(points):
+    archive = Archive((10, 10))
+    for count, point in enumerate(points, 1):
+        before = archive.hypervolume
+        grew = archive.add(point)
+        assert archive.hypervolume == pytest.approx(swept_hypervolume(points[:count], (10, 10)))
+        assert grew == (archive.hypervolume > before)
+    inside = [p for p in points if max(p) < 10]
+    if inside:
+        assert hypervolume_of(true_front(np.array(points, float)), (10, 10)) == pytest.approx(
+            archive.hypervolume
+        )
+
+
+def test_every_problem_of_ours_is_listed_and_an_unknown_one_is_named():
+    names = known_problems()
+    assert {p.stem.replace("_", "-") for p in FOLDER.glob("*.yaml")} <= set(names)
+    assert {"macro-flops+noise", "synthetic-50-1.2"} <= set(names)
+    with pytest.raises(NasliteError, match="unknown problem 'macro-flop'; did you mean 'macro-f"):
+        load_problem("macro-flop", None, Path("unused"))
+    for text, message in [
+        ("{name: table}", "the name must be synthetic, got 'table'"),
+        ("{name: synthetic, depth: 3}", "depth"),
+        ("{name: synthetic, layers: 0}", "layers must be >= 1"),
+    ]:
+        with pytest.raises(NasliteError, match=message):
+            load_problem(text, None, Path("unused"))
