@@ -159,11 +159,11 @@ def check(
 
 def _read(
     source: Source,
-    name: str | None,
-    trials: int | None,
-    minutes: float | None,
-    seed: int | None,
-    enqueue: Sequence[Mapping[str, Any]],
+    name: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    enqueue: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[StudyConfig | None, Path, list[Problem], str]:
     if isinstance(source, Mapping):
         label, folder, raw = "config", Path.cwd(), dict(source)

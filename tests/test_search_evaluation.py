@@ -44,7 +44,7 @@ def names(built) -> list[tuple[str, bool]]:
 def prepared(finished):
     from search.build import _read
 
-    config, folder, problems, label = _read(finished.folder / "toy.yaml", None, None, None, None)
+    config, folder, problems, label = _read(finished.folder / "toy.yaml")
     return prepare(config, folder, problems, label)
 
 
