@@ -38,7 +38,7 @@ class OptunaSearch:
     - `nsgaii`, `nsgaiii`: genetic, in generations of `population_size` (Deb et al. 2002; Deb and
       Jain 2014). The baseline and enqueued trials are bred from, too.
     - `gp`: Gaussian processes with log EI or log EHVI, constraints included; loads torch. Pending
-      trials are fantasies. A constraint that is met is 0 to it, however well.
+      trials are fantasies.
     - `cmaes`: CMA-ES (Hansen 2016), for one objective and ordered knobs, without constraints.
     - `qmc`: a Sobol' or Halton sequence without its repetitions.
     - `grid`: all candidates in an order shuffled by the study's seed; `bruteforce`: all

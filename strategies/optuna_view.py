@@ -40,7 +40,7 @@ class Trials:
     A candidate that does not lie in the space (the baseline may not) is left out.
 
     Args:
-        constrained: Whether violations are passed on.
+        constrained: Whether constraints are passed on: how far each is broken (> 0) or met (< 0).
         generation: The trial attribute in which a genetic sampler keeps its generation; trials
             that it did not propose (the baseline, enqueued ones) get the one before theirs.
     """
@@ -97,8 +97,11 @@ class Trials:
             state, values = TrialState.COMPLETE, (math.inf,) * len(view.objectives)
         trial = frozen(row.number, state, values, numbers, distributions, attrs)
         if row.state == "complete" and self.constrained:
-            for position, violation in enumerate(row.violations):
-                trial.set_constraint(str(position), violation)
+            for position, (text, violation) in enumerate(
+                zip(view.constraints, row.violations, strict=True)
+            ):
+                signed = violation or -_slack(text, row.metrics)
+                trial.set_constraint(str(position), signed)
         elif state is TrialState.COMPLETE and self.unmeasured == "infeasible":
             trial.set_constraint(UNMEASURED, math.inf)
         return trial
@@ -109,6 +112,21 @@ class Trials:
         if self.unmeasured == "worst":
             return _at_worst(trials)
         return trials
+
+
+def _slack(constraint: str, metrics: Mapping[str, float]) -> float:
+    """How far a constraint that is met could still tighten, relative to its bound, >= 0.
+
+    Only Gaussian processes look at it: a constraint that is 0 wherever it is met would have them
+    believe that every such place may as well break it. 0 where the text is no inequality.
+    """
+    name, _, rest = constraint.partition(" ")
+    order, _, literal = rest.partition(" ")
+    if name not in metrics or order not in ("<", "<=", ">", ">="):
+        return 0.0
+    bound = float(literal)
+    slack = (bound - metrics[name]) / (abs(bound) or 1.0)
+    return max(0.0, slack if order.startswith("<") else -slack)
 
 
 def _latest_unmeasured(trials: list[FrozenTrial]) -> list[FrozenTrial]:
