@@ -133,15 +133,15 @@ class OptunaSearch:
         """Sample all parameters as `Trial.suggest_*` would, into the trial.
 
         Optuna's samplers infer from the trials which parameters they sample together. Here that
-        is the whole space, once a trial is complete.
+        is the whole space once a trial is complete, unless TPE is to look at each on its own.
         """
         parameters = self._cache.parameters
-        blind = self._kind.starts_blind or any(
-            trial.state is TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)
+        joint = self._arguments.get("multivariate", True) and (
+            self._kind.starts_blind
+            or any(t.state is TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
         )
-        searched = parameters.searched if blind else {}
         sampler.before_trial(study, asked)
-        together = sampler.sample_relative(study, asked, searched)
+        together = sampler.sample_relative(study, asked, parameters.searched if joint else {})
         for name, distribution in parameters.distributions.items():
             if not parameters.is_asked(name, asked.params):
                 continue

@@ -212,26 +212,26 @@ def plain_answer(name: str, sampler: BaseSampler, view: View) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "plain"),
+    ("name", "plain", "options"),
     [
-        ("tpe", lambda seed: TPESampler(seed=seed, multivariate=True)),
-        ("nsgaii", lambda seed: NSGAIISampler(seed=seed, population_size=6)),
-        ("random", lambda seed: RandomSampler(seed=seed)),
-        pytest.param("gp", lambda seed: GPSampler(seed=seed), marks=SLOW),
+        ("tpe", TPESampler, {"multivariate": True}),
+        ("tpe", TPESampler, {"multivariate": False, "n_startup_trials": 5}),
+        ("nsgaii", NSGAIISampler, {"population_size": 6}),
+        ("random", RandomSampler, {}),
+        pytest.param("gp", GPSampler, {}, marks=SLOW),
     ],
 )
 def test_the_answer_is_that_of_plain_optuna_unless_that_is_a_repetition(
-    name: str, plain: Callable[[int], BaseSampler]
+    name: str, plain: Callable[..., BaseSampler], options: dict[str, Any]
 ) -> None:
     knobs: list[Knob] = [Float(name=f"x{i}", low=0.0, high=1.0, neutral=0.0) for i in range(3)]
     knobs += [Choice(name=f"c{i}", values=("a", "b", "c"), neutral="a") for i in range(3)]
     knobs += [Int(name="n", low=1, high=64, log=True, neutral=1)]
     toy = Toy(Space(knobs), trials=20, states=("complete",))
-    options = {"population_size": 6} if name == "nsgaii" else {}
     repeated = 0
     for step in play(OptunaSearch(name, **options), toy):
         seed = int(toy.rng(step.number).integers(2**32))
-        answer = plain_answer(name, plain(seed), step.view)
+        answer = plain_answer(name, plain(seed=seed, **options), step.view)
         if candidate_key(answer) in step.view.seen_keys():
             repeated += 1
         else:
