@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from search import check
+from search.config import load_config, parse_config
 from search.errors import ConfigError
+from search.prepare import prepare
 from search.strategy import make_strategy
 from strategies.random_search import RandomSearch
 
@@ -154,12 +156,12 @@ def test_what_a_strategy_cannot_take_is_reported_with_all_other_problems(workspa
 
 def test_what_a_strategy_can_take_is_no_problem(workspace):
     (workspace.folder / "mine.py").write_text(MODULE)
-    prepared = check(
-        workspace.config(
-            strategy="mine.py:Single",
-            objectives={"size_bytes": "minimize"},
-            constraints=[],
-            pipeline=[{"structured_pruning": {"ratio": [0.0, 0.5]}}],
-        )
+    path = workspace.config(
+        strategy="mine.py:Single",
+        objectives={"size_bytes": "minimize"},
+        constraints=[],
+        pipeline=[{"structured_pruning": {"ratio": [0.0, 0.5]}}],
     )
+    config, found = parse_config(load_config(path))
+    prepared = prepare(config, workspace.folder, found, str(path))
     assert type(prepared.strategy).__name__ == "Single"
