@@ -31,7 +31,7 @@ class CsvTable:
     def __init__(self, path: Path, where: Mapping[str, Scalar]) -> None:
         opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
         try:
-            with opener(path, "rt", encoding="utf-8", newline="") as lines:
+            with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
                 rows = [row for row in csv.reader(lines) if row]
         except (OSError, EOFError, ValueError, csv.Error) as error:
             raise NasliteError(f"path: cannot read {path}: {error}") from None

@@ -29,7 +29,13 @@ QUICK_SEEDS, QUICK_BUDGET = 2, 60
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.command(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 99,
+        "show_default": True,
+    }
+)
 @click.option("--problem", "problems", multiple=True, help="See --list, or a FILE.yaml.")
 @click.option(
     "--strategy",

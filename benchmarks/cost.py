@@ -185,7 +185,13 @@ def markdown(rows: Sequence[Sequence[str]], trials: int, repetitions: int, comma
     return "\n".join(lines) + "\n"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.command(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 99,
+        "show_default": True,
+    }
+)
 @click.option("--strategy", "texts", multiple=True, help="As of strategies.py; default: all.")
 @click.option("--knobs", multiple=True, default=(20, 200), type=click.IntRange(2), help="Even.")
 @click.option("--trials", default=1000, type=click.IntRange(1), help="Visible trials.")

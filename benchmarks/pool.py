@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Task:
             raise
 
 
+def _heed_the_parent_only() -> None:
+    """Ctrl-C reaches all processes of a terminal; the parent ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
     """Every task's position and run, as they end.
 
@@ -52,7 +58,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # the workers inherit them
     try:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(jobs, len(tasks)), context, _heed_the_parent_only) as pool:
             futures = {pool.submit(task.run): position for position, task in enumerate(tasks)}
             try:
                 for future in as_completed(futures):

@@ -13,6 +13,7 @@ from search.errors import NasliteError
 from search.registry import unknown_name
 
 Scalar = bool | int | float | str
+_GOALS = {"minimize": "min", "maximize": "max"}
 _WORST = re.compile(r"worst(?:\s*\*\s*(?P<factor>\d+\.?\d*|\.\d+))?")
 
 
@@ -44,6 +45,7 @@ class ObjectiveSpec(Section):
     """An objective; a bare `min` or `max` means `{goal: min}`.
 
     Args:
+        goal: min or max; minimize and maximize, as in a study's config, mean the same.
         reference: A number, `worst` (of the table) or `worst * 1.02`; default: the latter for
             what is minimised and positive, else the former.
     """
@@ -54,7 +56,12 @@ class ObjectiveSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"goal": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = {"goal": value}
+        if isinstance(value, dict):
+            goal = value.get("goal")
+            value = {**value, "goal": _GOALS.get(goal, goal) if isinstance(goal, str) else goal}
+        return value
 
     @model_validator(mode="after")
     def _known_form(self) -> ObjectiveSpec:
@@ -83,8 +90,9 @@ class TableSpec(Section):
     Args:
         path: A csv or csv.gz with a header, below the data folder or beside this file.
         where: Columns that must have these values; other rows are left out.
-        knobs: Column, or pattern of columns (`layer*`), -> its levels. A combination without a
-            row, or with an empty metric, is a refused candidate.
+        knobs: Column, or pattern of columns (`layer*`), -> its levels.
+        missing: What a combination of levels without a row, or with an empty metric, means:
+            a `refused` candidate (default), or an `error` of the table.
         derived: Name -> affine formula of columns: `err: 100 - mean_acc`.
         quality: The objective that says how good a model is; default: the first.
         limits: `err <= 20`: what breaks one counts nothing in the hypervolume.
@@ -95,6 +103,7 @@ class TableSpec(Section):
     path: str
     where: dict[str, Scalar] = {}
     knobs: dict[str, KnobSpec] = Field(min_length=1)
+    missing: Literal["refused", "error"] = "refused"
     derived: dict[str, str] = {}
     objectives: dict[str, ObjectiveSpec] = Field(min_length=1, max_length=3)
     quality: str | None = None

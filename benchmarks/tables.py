@@ -119,6 +119,9 @@ def _problem(spec: TableSpec, path: Path, source: Path, noisy: bool) -> Problem:
     noise: Mapping[str, Sequence[str]] = spec.noise if noisy else {}
     needed = [*goals.objectives, *(limit.name for limit in goals.constraints)]
     evaluator = TableRows(space, {name: formulas[name] for name in needed}, noise, table)
+    missing = (space.size or 0) - len(evaluator.rows)
+    if missing and spec.missing == "error":
+        raise NasliteError(f"missing: {missing:,} of {space.size:,} candidates have no row")
     front, corner = _front_and_corner(evaluator, goals, spec)
     hypervolume = hypervolume_of(front, corner)
     if not hypervolume > 0:
@@ -136,7 +139,7 @@ def _problem(spec: TableSpec, path: Path, source: Path, noisy: bool) -> Problem:
         hypervolume=hypervolume,
         quality=spec.quality or next(iter(goals.objectives)),
         evaluator=evaluator,
-        refuses=len(evaluator.rows) < (space.size or 0),
+        refuses=missing > 0,
         facts={
             "candidates": f"{space.size:,}, {len(evaluator.rows):,} of them with a row",
             "true front": f"{inside} distinct points below the reference, by brute force",

@@ -100,6 +100,8 @@ def test_a_bare_value_is_the_neutral_level(tmp_path):
         ({"goal": "min", "reference": "worst * 1.5"}, 45),
         ({"goal": "max", "reference": 5}, -5),
         ("max", -10),
+        ("minimize", 1.02 * 30),
+        ({"goal": "maximize", "reference": 5}, -5),
     ],
 )
 def test_reference_points(tmp_path, goal, corner):
@@ -122,6 +124,12 @@ def test_an_empty_metric_is_a_refusal(tmp_path):
     problem = table_problem(path, None)
     assert problem.exact({"x": 2}).is_refused
     assert problem.hypervolume == pytest.approx(172)
+
+
+def test_a_table_may_have_to_be_complete(tmp_path):
+    assert not table_problem(tiny(tmp_path, missing="error"), None).refuses
+    with pytest.raises(NasliteError, match="missing: 5 of 75 candidates have no row"):
+        table_problem(grid(tmp_path, missing="error"), None)
 
 
 def test_where_keeps_some_rows(tmp_path):
