@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 import moocore
 import numpy as np
@@ -164,11 +165,12 @@ def best_parents(done: Sequence[Observation], count: int) -> list[Parent]:
     A feasible trial beats an infeasible one, and of two infeasible ones that with less violation;
     equals in this are ranked by `selNSGA2`. `Parent.rank` counts the fronts over all groups.
     """
-    complete = [trial for trial in done if trial.state == "complete"]
+    broken = [(sum(t.violations), t.number, t) for t in done if t.state == "complete"]
+    broken.sort(key=itemgetter(0, 1))
     chosen: list[Parent] = []
     fronts = 0
-    for _, group in groupby(sorted(complete, key=_violation), key=_violation):
-        trials = list(group)
+    for _, group in groupby(broken, key=itemgetter(0)):
+        trials = [trial for _, _, trial in group]
         ranks = moocore.pareto_rank(np.array([trial.values for trial in trials]))
         wanted = count - len(chosen)
         last = np.sort(ranks)[min(wanted, len(ranks)) - 1]  # later fronts cannot be chosen
@@ -242,7 +244,3 @@ def _mate(mother: Parent, parents: Sequence[Parent], rng: np.random.Generator) -
 
 def _standing(parent: Parent) -> tuple[int, float]:
     return parent.rank, -parent.fitness.crowding_dist
-
-
-def _violation(trial: Observation) -> float:
-    return sum(trial.violations)

@@ -169,9 +169,10 @@ class Space:
         for knob in self.knobs:
             if not self._is_active(knob, chosen):
                 continue
-            value = partial.get(knob.name)
-            own = value is not None and knob.contains(value)
-            chosen[knob.name] = knob.normal(value) if own else knob.least_compressed()
+            try:
+                chosen[knob.name] = knob.normal(partial[knob.name])
+            except (KeyError, SpaceError):
+                chosen[knob.name] = knob.least_compressed()
         return chosen
 
     def is_neutral(self, candidate: Candidate, prefix: str) -> bool:
