@@ -34,7 +34,9 @@ class Trials:
       are shown: more would make TPE take the earliest of them for good ones, as it calls a tenth
       of all trials good.
     - `worst`: COMPLETE with the worst value of each objective and constraint so far. A model over
-      values cannot learn from anything else.
+      values cannot learn from anything else. As long as no trial is feasible, all trials have one
+      value, their total violation: the probability of meeting the constraints would be greatest
+      where least is known.
     - `last`: COMPLETE with infinite values. Fits samplers that look at ranks only.
 
     A candidate that does not lie in the space (the baseline may not) is left out.
@@ -110,7 +112,7 @@ class Trials:
         if self.unmeasured == "infeasible":
             return _latest_unmeasured(trials)
         if self.unmeasured == "worst":
-            return _at_worst(trials)
+            return _for_models(trials)
         return trials
 
 
@@ -136,28 +138,31 @@ def _latest_unmeasured(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.number not in hidden] if hidden else trials
 
 
-def _at_worst(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+def _for_models(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     measured = [t for t in trials if t.state is TrialState.COMPLETE]
-    if len(measured) == len(trials) or not measured:
+    if not measured:
+        return trials
+    if all(any(v > 0 for v in t.constraints.values()) for t in measured):
+        broken = {t.number: sum(max(0.0, v) for v in t.constraints.values()) for t in measured}
+        trials = [_valued(t, [broken[t.number]], ()) if t.number in broken else t for t in trials]
+        measured = [t for t in trials if t.state is TrialState.COMPLETE]
+    if len(measured) == len(trials):
         return trials
     values = [max(column) for column in zip(*(t.values for t in measured), strict=True)]
     columns = zip(*(t.constraints.values() for t in measured), strict=True)
     violations = [max(column) for column in columns]
-    found = []
-    for trial in trials:
-        if trial.state is TrialState.FAIL:
-            trial = frozen(
-                trial.number,
-                TrialState.COMPLETE,
-                values,
-                trial.params,
-                trial.distributions,
-                trial.system_attrs,
-            )
-            for position, violation in enumerate(violations):
-                trial.set_constraint(str(position), violation)
-        found.append(trial)
-    return found
+    return [_valued(t, values, violations) if t.state is TrialState.FAIL else t for t in trials]
+
+
+def _valued(
+    trial: FrozenTrial, values: Sequence[float], violations: Sequence[float]
+) -> FrozenTrial:
+    """The same parameters, as if they had been measured so."""
+    state, shown = TrialState.COMPLETE, trial.distributions
+    changed = frozen(trial.number, state, values, trial.params, shown, {})
+    for position, violation in enumerate(violations):
+        changed.set_constraint(str(position), violation)
+    return changed
 
 
 def frozen(
@@ -190,6 +195,7 @@ class ViewStorage(BaseStorage):
 
     Args:
         trials: By number; they are never changed.
+        objectives: How many there are where no trial has values.
         attrs: Of the study; what a sampler sets is added here.
         asked: The trial that is being asked for; what a sampler sets is added to it.
     """
@@ -202,6 +208,7 @@ class ViewStorage(BaseStorage):
         asked: FrozenTrial,
     ) -> None:
         self.trials = [*trials, asked]
+        objectives = next((len(t.values) for t in trials if t.values is not None), objectives)
         self.directions = [StudyDirection.MINIMIZE] * objectives
         self.attrs = attrs
         self.asked = asked

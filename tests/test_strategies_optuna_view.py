@@ -159,6 +159,21 @@ def test_a_trial_without_a_measurement_has_the_worst_values_for_models():
     assert alone.state is TrialState.FAIL
 
 
+def test_a_model_is_shown_violations_as_long_as_no_trial_is_feasible():
+    rows = [
+        complete(1, ONE, (0.1, 0.9), violation=0.3),
+        complete(2, TWO, (0.6, 0.2), violation=0.1),
+        Observation(3, THREE, "stopped"),
+    ]
+    trials = shown(view_of(rows), "worst")
+    assert [t.values for t in trials] == [[0.3], [0.1], [0.3]]
+    assert [t.constraints for t in trials] == [{}, {}, {}]
+    study = ViewStorage(trials, 2, {}, trials[0]).study(RandomSampler(0))
+    assert len(study.directions) == 1
+    feasible = shown(view_of([*rows, complete(4, ONE)]), "worst")
+    assert [t.values for t in feasible] == [[0.1, 0.9], [0.6, 0.2], [0.6, 0.9], [0.5, 0.5]]
+
+
 def test_a_trial_without_a_measurement_ranks_last():
     last = shown(view_of([complete(1, ONE), Observation(2, TWO, "refused")]), "last")[-1]
     assert last.values == [math.inf, math.inf]
