@@ -7,8 +7,11 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+
+from search.errors import NasliteError
 
 from .catalogue import load_problem
 from .contestants import Contestant
@@ -39,9 +42,9 @@ class Task:
             raise
 
 
-def _heed_the_parent_only() -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_at_once() -> None:
+    """Ctrl-C reaches all processes of a terminal; a worker has nothing to say about it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
@@ -49,6 +52,9 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
 
     Args:
         jobs: Worker processes, started afresh (spawn); 1 = none, all runs in this process.
+
+    Raises:
+        NasliteError: A worker process died.
     """
     if jobs == 1:
         for position, task in enumerate(tasks):
@@ -58,11 +64,13 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Run]]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # the workers inherit them
     try:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(tasks)), context, _heed_the_parent_only) as pool:
+        with ProcessPoolExecutor(min(jobs, len(tasks)), context, _end_at_once) as pool:
             futures = {pool.submit(task.run): position for position, task in enumerate(tasks)}
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
+            except BrokenProcessPool:
+                raise NasliteError("a worker process died; is there enough memory?") from None
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
     finally:
