@@ -73,7 +73,7 @@ class StrategyConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: str = Field("random", description="A strategy, or `file.py:Class`.")
+    name: str = Field("greedy", description="A strategy, or `file.py:Class`.")
 
     @model_validator(mode="before")
     @classmethod

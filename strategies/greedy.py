@@ -27,7 +27,7 @@ class GreedySearch:
     AIMET (once); restarts as in Pareto local search, Paquete et al. 2004.
 
     Args:
-        step: best (more measurements, finds interactions) or once (few measurements).
+        step: once (few measurements) or best (many, each step of the path measured).
         restarts: At the end of its path, start again from a random point of the front, until the
             space is used up; false: the study ends.
         levels: The most steps into which the range of a numeric knob is divided, >= 1.
@@ -36,7 +36,7 @@ class GreedySearch:
         ValueError: An option is out of its range.
     """
 
-    def __init__(self, step: str = "best", restarts: bool = True, levels: int = 10) -> None:
+    def __init__(self, step: str = "once", restarts: bool = True, levels: int = 10) -> None:
         if step not in STEPS:
             raise ValueError(f"step must be one of {', '.join(STEPS)}, got {step!r}")
         if not isinstance(restarts, bool):

@@ -15,7 +15,7 @@ def test_only_the_task_is_required():
     config, problems = parse_config({"task": "task.py:T"})
     assert problems == []
     assert config is not None
-    assert config.strategy.name == "random"
+    assert config.strategy.name == "greedy"
     assert config.runtime.batch_sizes == [1]
     assert [next(iter(entry)) for entry in config.pipeline] == [
         "structured_pruning",

@@ -17,7 +17,7 @@ from strategies.testing import SPACES, StrategyContract, Toy, play
 
 class TestGreedyBest(StrategyContract):
     def make(self) -> Strategy:
-        return GreedySearch()
+        return GreedySearch(step="best")
 
 
 class TestGreedyOnce(StrategyContract):
@@ -90,13 +90,13 @@ def test_the_best_trade_is_followed_to_the_end_of_the_space():
     # from 00: a saves .20 for 1, b .30 for 3 -> 10; then 20: .125 for 3, 11: .375 for 4 -> 11;
     # then 21: .1 for 1, 12: .4 for 2 -> 12; then only 22 is left.
     expected = [(1, 0), (0, 1), (2, 0), (1, 1), (2, 1), (1, 2), (2, 2)]
-    assert grid(GreedySearch(restarts=False)) == expected
+    assert grid(GreedySearch("best", restarts=False)) == expected
 
 
 def test_a_single_pass_walks_by_rising_losses():
     # alone: a1 loses 1, b1 3, a2 4, b2 9; so the walk is 10, 11, 21, 22, of which 10 is known.
     expected = [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (2, 1), (2, 2)]
-    assert grid(GreedySearch(step="once", restarts=False)) == expected
+    assert grid(GreedySearch("once", restarts=False)) == expected
 
 
 @pytest.mark.parametrize("step", ["best", "once"])
@@ -107,9 +107,9 @@ def test_restarts_use_the_space_up(step):
 
 def test_a_path_ends_at_the_wall_of_a_constraint():
     # 10 is the last point that loses at most 2
-    assert grid(GreedySearch(restarts=False), limit=2) == [(1, 0), (0, 1), (2, 0), (1, 1)]
+    assert grid(GreedySearch("best", restarts=False), limit=2) == [(1, 0), (0, 1), (2, 0), (1, 1)]
     # the walk ends with its first state beyond
-    once = GreedySearch(step="once", restarts=False)
+    once = GreedySearch("once", restarts=False)
     assert grid(once, limit=2) == [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1)]
 
 
@@ -117,7 +117,7 @@ def test_a_refused_move_is_not_gone_on_from():
     def outcome(c: dict[str, Any]) -> tuple[float, float] | None:
         return None if (c["a"], c["b"]) == (1, 0) else OUTCOMES[c["a"], c["b"]]
 
-    found = search(GreedySearch(restarts=False), GRID, outcome)
+    found = search(GreedySearch("best", restarts=False), GRID, outcome)
     assert [(c["a"], c["b"]) for c in found][:4] == [(1, 0), (0, 1), (1, 1), (0, 2)]
 
 
@@ -133,7 +133,7 @@ def test_a_single_pass_leaves_out_levels_that_save_nothing():
     def outcome(c: dict[str, Any]) -> tuple[float, float]:
         return (0.5 * (c["scheme"] == "int8") - 0.1 * (c["teacher"] == "wide"), cost[c["scheme"]])
 
-    found = search(GreedySearch(step="once", restarts=False), space, outcome)
+    found = search(GreedySearch("once", restarts=False), space, outcome)
     assert [tuple(c.values()) for c in found] == [
         ("slow", "self"),
         ("int8", "self"),
@@ -176,7 +176,7 @@ def test_pending_outcomes_are_waited_for_at_the_end_of_a_round():
         Observation(2, {"a": 0, "b": 1}, "running", memo={"start": 0, "move": 1}),
     ]
     view = View(GRID, ("drop", "cost"), done=rows, pending=pending, drop="drop", costs=(1,))
-    assert GreedySearch().propose(view, 3, trial_rng(0, "greedy", 3)) is None
+    assert GreedySearch("best").propose(view, 3, trial_rng(0, "greedy", 3)) is None
 
 
 def test_a_space_without_the_baseline_begins_at_its_least_compressed_candidate():
@@ -186,7 +186,9 @@ def test_a_space_without_the_baseline_begins_at_its_least_compressed_candidate()
             Float(name="ratio", low=0.2, high=0.8, step=0.2, neutral=0.0, direction=1),
         ]
     )
-    found = search(GreedySearch(restarts=False), space, lambda c: (c["ratio"], -c["ratio"]))
+    found = search(
+        GreedySearch("best", restarts=False), space, lambda c: (c["ratio"], -c["ratio"])
+    )
     assert found[:3] == [
         {"epochs": 2, "ratio": 0.2},
         {"epochs": 4, "ratio": 0.2},
@@ -276,8 +278,10 @@ def test_restarts_are_drawn_from_the_trials_own_generator():
         a, b, d = c.values()
         return (a**2 + 2 * b + 3 * d, 100 - 9 * a - 10 * b - 20 * d + 5 * a * d)
 
-    length = len(search(GreedySearch(restarts=False), space, outcome, trials=40))
-    runs = [search(GreedySearch(), space, outcome, trials=40, seed=seed) for seed in range(3)]
+    length = len(search(GreedySearch("best", restarts=False), space, outcome, trials=40))
+    runs = [
+        search(GreedySearch("best"), space, outcome, trials=40, seed=seed) for seed in range(3)
+    ]
     assert all(len(run) == 26 for run in runs)
     assert runs[0][:length] == runs[1][:length] == runs[2][:length]
     assert not runs[0] == runs[1] == runs[2]
