@@ -43,6 +43,12 @@ def test_a_share_that_is_not_reached_in_the_budget(tmp_path):
     assert Run((), 0, 0, 0, 0.0).final == 0
 
 
+def test_what_breaks_a_limit_adds_nothing(tmp_path):
+    problem = table_problem(tiny(tmp_path, limits=["err <= 15"]), None)
+    run = played(problem, Scripted([2, 1]))
+    assert run.steps == ((1, pytest.approx(60 / 172)), (3, pytest.approx(1.0)))
+
+
 def test_refused_candidates_are_seen_and_count(tmp_path):
     path = tiny(tmp_path, knobs={"x": {"neutral": 0, "levels": [0, 1, 2, 3, 4]}})
     strategy = Scripted([4, 1])

@@ -146,6 +146,7 @@ def test_noise_draws_one_training_by_seed_row_and_visit(tmp_path):
     possible = {round(100 - row[f"acc_{i}"], 9) for i in range(3)}
     draws = [problem.measured(candidate, seed, visit) for seed in range(10) for visit in range(3)]
     assert {round(draw.values[0], 9) for draw in draws} == possible
+    assert any(len({draw.values for draw in draws[i : i + 3]}) > 1 for i in range(0, 30, 3))
     assert {draw.values[1] for draw in draws} == {row["size"]}
     again = [problem.measured(candidate, seed, visit) for seed in range(10) for visit in range(3)]
     assert again == draws
