@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Exhausted, Observation, Proposal, View, whole_number
 from .pareto import front
-from .paths import BestPath, OncePath, Path, Spent, Stop
+from .paths import BestPath, Explored, OncePath, Path, Stop
 from .random_search import unseen_candidate
 
 STEPS = ("best", "once")
@@ -19,8 +19,9 @@ class GreedySearch:
     trade, and repeats. `step: once` measures each level of each knob once, one knob at a time,
     then walks through the moves in the order of their losses without measuring them again. A
     trade is what the cost objectives fall by, relative to where the path stands, per loss of
-    quality; what meets the constraints comes first. A path ends where nothing is left to compress
-    or where every further move breaks a constraint that is met.
+    quality; what meets the constraints comes first. A path ends where nothing is left to compress,
+    or at the wall of the constraints: it met them, and every further move (best), or the last
+    state of the walk (once), breaks one.
 
     Sources: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
     Applications", ECCV 2018 (best); the greedy selection of compression ratios in Qualcomm's
@@ -44,11 +45,13 @@ class GreedySearch:
         self.step = step
         self.restarts = restarts
         self.levels = whole_number("levels", levels, 1)
-        self._spent = Spent()
+        self._explored: Explored | None = None
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:
+        if self._explored is None or not self._explored.fits(view):
+            self._explored = Explored(view, self.levels)
         kind = BestPath if self.step == "best" else OncePath
-        path: Path = kind(view, self.levels, self._spent)
+        path: Path = kind(view, self._explored)
         memo = path.last()
         if "start" in memo:
             start = path.trial(memo["start"])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .base import Observation, Proposal, View
-from .rungs import Move, activation, moved, next_moves, single_moves
-from .space import Candidate, candidate_key
+from .rungs import Ladder, Move
+from .space import Candidate, Value, candidate_key
 
 
 class Stop(Enum):
@@ -22,24 +22,30 @@ class Stop(Enum):
     END = auto()  # nothing is left to compress
 
 
-class Spent:
-    """Trials from which nothing new comes any more, each with the visible trials that prove it.
+class Explored:
+    """What is known of one study: its ladder, and from which trials nothing new comes any more.
 
-    A cache: a proof holds exactly in those views of its study that show all of its trials.
+    A cache: each of the latter is kept with the ended trials that prove it, and holds exactly in
+    those views that show all of them.
     """
 
-    def __init__(self) -> None:
-        self._proofs: dict[tuple[str, int], tuple[Any, tuple[Observation, ...]]] = {}
+    def __init__(self, view: View, levels: int) -> None:
+        self.ladder = Ladder(view.space, levels)
+        self._study = _study(view)
+        self._proofs: dict[tuple[str, int], tuple[Observation, ...]] = {}
+
+    def fits(self, view: View) -> bool:
+        return all(a is b or a == b for a, b in zip(self._study, _study(view), strict=True))
 
     def holds(self, kind: str, start: Observation, view: View) -> bool:
-        study, proof = self._proofs.get((kind, id(start)), (None, ()))
+        proof = self._proofs.get((kind, id(start)), ())
         done = view.done
-        return study == _study(view) and all(
+        return bool(proof) and all(
             trial.number < len(done) and done[trial.number] is trial for trial in proof
         )
 
-    def note(self, kind: str, start: Observation, met: Sequence[Observation], view: View) -> None:
-        self._proofs[kind, id(start)] = _study(view), (start, *met)
+    def note(self, kind: str, start: Observation, met: Sequence[Observation]) -> None:
+        self._proofs[kind, id(start)] = (start, *met)
 
 
 def _study(view: View) -> tuple[Any, ...]:
@@ -52,34 +58,38 @@ class Path(ABC):
     A memo is {"start": number of the trial it goes on from, and the position of the move}.
     """
 
-    def __init__(self, view: View, levels: int, spent: Spent) -> None:
+    def __init__(self, view: View, explored: Explored) -> None:
         self.view = view
         self.space = view.space
-        self.levels = levels
-        self.spent = spent
+        self.explored = explored
+        self.ladder = explored.ladder
         self._met: list[Observation] = []
 
     def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         """The next trial of the path from `start`; `memo` is that of its last trial, or empty."""
-        if self.spent.holds("path", start, self.view):
+        if self.explored.holds("path", start, self.view):
             return Stop.END
         self._met.clear()
         found = self._follow(start, memo)
         if found is Stop.END and not memo:
-            self.spent.note("path", start, self._met, self.view)
+            self._note("path", start)
         return found
 
     def beside(self, point: Observation, seed: int) -> Proposal | None:
         """A neighbour of a trial, in any direction, that is not visible yet; drawn by a seed."""
-        if self.spent.holds("beside", point, self.view):
+        if self.explored.holds("beside", point, self.view):
             return None
         self._met.clear()
         near = self.space.neighbours(point.candidate)
         for i in np.random.default_rng((seed, point.number)).permutation(len(near)):
             if self.seen(near[i]) is None:
                 return Proposal(near[i])
-        self.spent.note("beside", point, self._met, self.view)
+        self._note("beside", point)
         return None
+
+    def _note(self, kind: str, start: Observation) -> None:
+        if not any(trial.number in self._pending for trial in self._met):
+            self.explored.note(kind, start, self._met)
 
     @abstractmethod
     def _follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop: ...
@@ -108,7 +118,7 @@ class Path(ABC):
     @cached_property
     def _by_key(self) -> dict[str, Observation]:
         """The first visible trial of each candidate."""
-        visible = (*self.view.pending, *self.view.done)
+        visible = (*self.view.done, *self.view.pending)
         return {trial.key: trial for trial in reversed(visible)}
 
     @cached_property
@@ -126,18 +136,21 @@ class Path(ABC):
         }
         found = []
         for i, steps in enumerate(moves):
-            trial = known.get(i) or self.seen(moved(self.space, start.candidate, steps))
+            trial = known.get(i) or self.seen(self._moved(start, steps))
             if trial is None or trial.number in self._pending:
                 return None
             self._met.append(trial)
             found.append(trial)
         return found
 
+    def _moved(self, start: Observation, steps: Sequence[Move]) -> dict[str, Value]:
+        return self.space.complete({**start.candidate, **dict(steps)})
+
     def _next_unseen(
         self, start: Observation, name: str, moves: Sequence[list[Move]], first: int
     ) -> Proposal | None:
         for i in range(first, len(moves)):
-            candidate = moved(self.space, start.candidate, moves[i])
+            candidate = self._moved(start, moves[i])
             if self.seen(candidate) is None:
                 return Proposal(candidate, {"start": start.number, name: i})
         return None
@@ -150,7 +163,7 @@ class BestPath(Path):
         first, visited = memo.get("move", -1) + 1, set()
         while start.number not in visited:
             visited.add(start.number)
-            moves = [[move] for move in next_moves(self.space, start.candidate, self.levels)]
+            moves = [[move] for move in self.ladder.next_moves(start.candidate)]
             proposal = self._next_unseen(start, "move", moves, first)
             if proposal is not None:
                 return proposal
@@ -176,12 +189,14 @@ class OncePath(Path):
             ended = self._outcomes(start, "single", singles)
             if ended is None or start.number in self._pending:
                 return Stop.WAIT
-            order = self._order(start, singles, ended)
-            return self._walk(start, order, 0, {"walk": {"start": start.number, "order": order}})
-        order = self.view.memo["walk"]["order"]
-        if self._hits_wall(start, memo["walk"]):
+            order, first = self._order(start, singles, ended), 0
+            study_memo = {"walk": order}
+        else:
+            order, first = self.view.memo["walk"], memo["walk"] + 1
+            study_memo = {}
+        if self._hit_wall(start):
             return Stop.END
-        return self._walk(start, order, memo["walk"] + 1, {})
+        return self._walk(start, order, first, study_memo)
 
     def _walk(
         self, start: Observation, order: list[Any], first: int, study_memo: Mapping[str, Any]
@@ -189,7 +204,7 @@ class OncePath(Path):
         steps = [(name, value) for name, value in order[:first]]
         for i, (name, value) in enumerate(order[first:], first):
             steps.append((name, value))
-            candidate = moved(self.space, start.candidate, steps)
+            candidate = self._moved(start, steps)
             if self.seen(candidate) is None:
                 return Proposal(candidate, {"start": start.number, "walk": i}, study_memo)
         return Stop.END
@@ -197,8 +212,8 @@ class OncePath(Path):
     def _singles(self, start: Observation) -> list[list[Move]]:
         """Each move alone; one of an inactive knob together with what switches it on."""
         found = []
-        for move in single_moves(self.space, start.candidate, self.levels):
-            before = activation(self.space, start.candidate, move[0], self.levels)
+        for move in self.ladder.single_moves(start.candidate):
+            before = self.ladder.activation(start.candidate, move[0])
             if before is not None:
                 found.append([*before, move])
         return found
@@ -207,10 +222,10 @@ class OncePath(Path):
         self, start: Observation, singles: list[list[Move]], ended: list[Observation]
     ) -> list[Any]:
         """The moves to walk through: the least loss first, each saving more than its knob did."""
-        alone = {tuple(steps): trial for steps, trial in zip(singles, ended, strict=True)}
+        alone = {repr(steps): trial for steps, trial in zip(singles, ended, strict=True)}
         rated = []
-        for steps, trial in alone.items():
-            before = alone.get(steps[:-1], start)
+        for steps, trial in zip(singles, ended, strict=True):
+            before = alone.get(repr(steps[:-1]), start)
             if trial.state == before.state == "complete":
                 gain, loss = gain_and_loss(self.view, before, trial)
                 rated.append((sum(trial.violations), loss, -gain, trial.number, steps[-1]))
@@ -223,8 +238,8 @@ class OncePath(Path):
                 order.append([name, value])
         return order
 
-    def _hits_wall(self, start: Observation, position: int) -> bool:
-        """Whether the walk left what meets the constraints, having met them."""
+    def _hit_wall(self, start: Observation) -> bool:
+        """Whether the walk from here left what meets the constraints, having met them."""
         walked = [
             trial
             for trial in self.view.done
@@ -232,6 +247,7 @@ class OncePath(Path):
             and "walk" in trial.memo
             and trial.state == "complete"
         ]
+        self._met += walked
         met = start.is_feasible or any(trial.is_feasible for trial in walked)
         return bool(walked) and met and not walked[-1].is_feasible
 

@@ -19,20 +19,25 @@ class RandomSearch:
     capabilities = Capabilities(adaptive=False)
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
-        seen = view.seen_keys()
-        for _ in range(TRIES):
-            candidate = view.space.sample(rng)
-            if candidate_key(candidate) not in seen:
-                return Proposal(candidate)
         return Proposal(unseen_candidate(view, rng))
 
 
 def unseen_candidate(view: View, rng: np.random.Generator) -> Candidate:
-    """One of the candidates that are not visible yet, drawn uniformly by rank.
+    """One of the candidates that are not visible yet, drawn uniformly.
 
     Raises:
         Exhausted: All of them are visible.
     """
+    seen = view.seen_keys()
+    for _ in range(TRIES):
+        candidate = view.space.sample(rng)
+        if candidate_key(candidate) not in seen:
+            return candidate
+    return _unseen_by_rank(view, rng)
+
+
+def _unseen_by_rank(view: View, rng: np.random.Generator) -> Candidate:
+    """One of the few candidates left: no draw is wasted, but every visible trial is looked at."""
     space = view.space
     tried = [t.candidate for t in (*view.done, *view.pending) if space.contains(t.candidate)]
     # A continuum is never used up, so only candidates without one take their skeleton away.

@@ -2,33 +2,83 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from .knobs import Knob, Value
 from .space import Candidate, Space
 
 Move = tuple[str, Value]
+Ways = tuple[tuple[Value, ...], ...]
 
 
-@lru_cache(maxsize=10_000)
-def rungs(knob: Knob, levels: int) -> tuple[Value, ...]:
+class Ladder:
+    """The rungs of every knob of a space, and the moves along them.
+
+    Args:
+        levels: The most steps into which the range of a numeric knob is divided.
+    """
+
+    def __init__(self, space: Space, levels: int) -> None:
+        self.space = space
+        self.levels = levels
+        self._ways: dict[tuple[str, type, Value], Ways] = {}
+
+    def next_moves(self, candidate: Candidate) -> list[Move]:
+        """Every one-knob move by one rung towards more compression."""
+        return [
+            (name, way[0])
+            for name, value in candidate.items()
+            for way in self._further(name, value)
+        ]
+
+    def single_moves(self, candidate: Candidate) -> list[Move]:
+        """Every one-knob move to any rung that compresses more, inactive knobs included."""
+        return [
+            (knob.name, rung)
+            for knob in self.space
+            for way in self._further(knob.name, _value(knob, candidate))
+            for rung in way
+        ]
+
+    def activation(self, candidate: Candidate, name: str) -> list[Move] | None:
+        """The moves that switch a knob on, outermost first; [] if it is on, None if none can."""
+        when = self.space[name].active_when
+        if when is None or name in candidate:
+            return []
+        outer = self.activation(candidate, when.knob)
+        if outer is None:
+            return None
+        value = _value(self.space[when.knob], candidate)
+        if when.holds(value):
+            return outer
+        for way in self._further(when.knob, value):
+            for rung in way:
+                if when.holds(rung):
+                    return [*outer, (when.knob, rung)]
+        return None
+
+    def _further(self, name: str, value: Value) -> Ways:
+        place = name, type(value), value  # True is not 1
+        if place not in self._ways:
+            self._ways[place] = further_rungs(self.space[name], value, self.levels)
+        return self._ways[place]
+
+
+def rungs(knob: Knob, levels: int) -> list[Value]:
     """The values of a knob that a search by steps visits, in the knob's own order.
 
     Every level of a Choice; of a number every level, or where there are more than `levels` steps
     (or a continuum) the values nearest to `levels` equal steps through the range.
     """
     if knob.size is not None and (not knob.ordered or knob.size <= levels + 1):
-        return tuple(knob.at(i) for i in range(knob.size))
+        return [knob.at(i) for i in range(knob.size)]
     found: list[Value] = []
     for i in range(levels + 1):
         value = knob.from_unit(i / levels)
         if value not in found:
             found.append(value)
-    return tuple(found)
+    return found
 
 
-@lru_cache(maxsize=10_000)
-def further_rungs(knob: Knob, value: Value, levels: int) -> tuple[tuple[Value, ...], ...]:
+def further_rungs(knob: Knob, value: Value, levels: int) -> Ways:
     """The rungs that compress more than `value`, nearest first; one list for each way to go.
 
     Along the knob's direction where it has one, else away from the neutral value. Levels without
@@ -40,10 +90,9 @@ def further_rungs(knob: Knob, value: Value, levels: int) -> tuple[tuple[Value, .
     if not knob.ordered:
         known = (knob.index(value), knob.index(neutral))
         return tuple((other,) for i, other in enumerate(every) if i not in known)
-    here = knob.to_unit(value)
+    here, origin = knob.to_unit(value), knob.to_unit(neutral)
     up = tuple(v for v in every if knob.to_unit(v) > here)
     down = tuple(v for v in reversed(every) if knob.to_unit(v) < here)
-    origin = knob.to_unit(neutral)
     ways = []
     if knob.direction > 0 or (knob.direction == 0 and here >= origin):
         ways.append(up)
@@ -52,42 +101,6 @@ def further_rungs(knob: Knob, value: Value, levels: int) -> tuple[tuple[Value, .
     return tuple(way for way in ways if way)
 
 
-def next_moves(space: Space, candidate: Candidate, levels: int) -> list[Move]:
-    """Every one-knob move by one rung towards more compression."""
-    return [
-        (knob.name, way[0])
-        for knob in space
-        if knob.name in candidate
-        for way in further_rungs(knob, candidate[knob.name], levels)
-    ]
-
-
-def single_moves(space: Space, candidate: Candidate, levels: int) -> list[Move]:
-    """Every one-knob move to any rung that compresses more, inactive knobs included."""
-    found: list[Move] = []
-    for knob in space:
-        value = candidate.get(knob.name, knob.least_compressed())
-        found += [(knob.name, rung) for way in further_rungs(knob, value, levels) for rung in way]
-    return found
-
-
-def activation(space: Space, candidate: Candidate, name: str, levels: int) -> list[Move] | None:
-    """The moves that switch a knob on, outermost first; [] if it is on, None if none can."""
-    knob = space[name]
-    if knob.active_when is None or name in candidate:
-        return []
-    parent, when = space[knob.active_when.knob], knob.active_when
-    outer = activation(space, candidate, parent.name, levels)
-    if outer is None:
-        return None
-    value = candidate.get(parent.name, parent.least_compressed())
-    reachable = [value, *(v for way in further_rungs(parent, value, levels) for v in way)]
-    for rung in reachable:
-        if when.holds(rung):
-            return outer if rung == value else [*outer, (parent.name, rung)]
-    return None
-
-
-def moved(space: Space, candidate: Candidate, moves: list[Move]) -> dict[str, Value]:
-    """The candidate after some moves."""
-    return space.complete({**candidate, **dict(moves)})
+def _value(knob: Knob, candidate: Candidate) -> Value:
+    """Its value in the candidate, or the one it would start with."""
+    return candidate.get(knob.name, knob.least_compressed())

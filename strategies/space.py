@@ -137,10 +137,7 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def baseline(self) -> dict[str, Value]:
-        """The uncompressed candidate: every active knob at its neutral value.
-
-        It is trial 0 of a study even where the space does not hold the neutral values.
-        """
+        """The uncompressed candidate, trial 0, even where the space does not hold its values."""
         chosen: dict[str, Value] = {}
         for knob in self.knobs:
             if self._is_active(knob, chosen):

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from .base import Exhausted, Proposal, Strategy, View, capabilities, trial_rng
-from .space import Choice, Space, candidate_key
+from .space import Choice, Int, Space, candidate_key
 from .testing_histories import views
 from .testing_toys import SPACES, Toy, play
 
@@ -102,6 +102,18 @@ class StrategyContract:
         for step in reversed(steps):
             again = warm.propose(step.view, step.number, toy.rng(step.number))
             assert again == step.proposal, f"trial {step.number} depends on the order of calls"
+
+    def test_true_is_not_one_to_an_object_that_knew_both(self) -> None:
+        def toy(off: bool | int, on: bool | int) -> Toy:
+            flag = Choice(name="flag", values=(off, on), neutral=off, ordered=True)
+            level = Int(name="level", low=0, high=3, neutral=0, direction=1)
+            return replace(self.toy("steps", trials=7), space=Space([flag, level]))
+
+        warm = self.make()
+        play(warm, toy(False, True))
+        found = [step.proposal for step in play(warm, toy(0, 1))]
+        assert found == [step.proposal for step in play(self.make(), toy(0, 1))]
+        assert not any(isinstance(p.candidate["flag"], bool) for p in found)
 
     def test_another_process_proposes_the_same(self) -> None:
         proposed = proposals_for_another_process(self)

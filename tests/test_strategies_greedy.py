@@ -10,7 +10,7 @@ from hypothesis import given
 from strategies.base import Exhausted, Observation, Strategy, View, trial_rng
 from strategies.greedy import GreedySearch
 from strategies.paths import best_trade, gain_and_loss
-from strategies.rungs import activation, further_rungs, next_moves, rungs, single_moves
+from strategies.rungs import Ladder, further_rungs, rungs
 from strategies.space import Choice, Condition, Float, Int, Space
 from strategies.testing import SPACES, StrategyContract, Toy, play
 
@@ -44,7 +44,21 @@ def search(
     limit: float = 1e9,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """The candidates proposed until Exhausted; `outcome` gives (loss, cost) or None = refused."""
+    """The candidates that `run` proposes."""
+    rows = run(strategy, space, outcome, trials=trials, limit=limit, seed=seed)
+    return [dict(row.candidate) for row in rows[1:]]
+
+
+def run(
+    strategy: Strategy,
+    space: Space,
+    outcome: Callable[[dict[str, Any]], tuple[float, float] | None],
+    *,
+    trials: int = 20,
+    limit: float = 1e9,
+    seed: int = 0,
+) -> list[Observation]:
+    """A study until Exhausted; `outcome` gives (loss, cost) or None = refused."""
     rows: list[Observation] = []
     memo: dict[str, Any] = {}
 
@@ -78,7 +92,7 @@ def search(
         assert proposal is not None
         memo.update(proposal.study_memo)
         observe(dict(proposal.candidate), dict(proposal.memo))
-    return [dict(row.candidate) for row in rows[1:]]
+    return rows
 
 
 def grid(strategy: Strategy, **options: Any) -> list[tuple[int, int]]:
@@ -111,6 +125,26 @@ def test_a_path_ends_at_the_wall_of_a_constraint():
     # the walk ends with its first state beyond
     once = GreedySearch("once", restarts=False)
     assert grid(once, limit=2) == [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_restart_walks_on_beyond_a_wall(seed):
+    space = Space(Int(name=name, low=0, high=3, neutral=0, direction=1) for name in "abc")
+
+    def outcome(c: dict[str, Any]) -> tuple[float, float]:
+        a, b, d = c.values()
+        return (a + 2 * b + 3 * d + a * b, 100 - 9 * a - 10 * b - 12 * d)
+
+    rows = run(GreedySearch("once"), space, outcome, trials=45, limit=8, seed=seed)
+    walks: dict[int, list[Observation]] = {}
+    for row in rows:
+        if "walk" in row.memo:
+            walks.setdefault(row.memo["start"], []).append(row)
+    assert walks
+    for start, walked in walks.items():
+        broken = [not row.is_feasible for row in walked]
+        if rows[start].is_feasible:
+            assert not any(broken[:-1]), f"the walk from {start} went on beyond its wall"
 
 
 def test_a_refused_move_is_not_gone_on_from():
@@ -146,7 +180,8 @@ def test_knobs_of_an_inactive_parent_are_measured_with_it():
     space = SPACES["conditional"]
     names = ["ratio", "importance", "scheme", "calibrator", "percentile"]
     origin = space.origin()
-    before = {name: activation(space, origin, name, 10) for name in names}
+    ladder = Ladder(space, 10)
+    before = {name: ladder.activation(origin, name) for name in names}
     assert before == {
         "ratio": [],
         "importance": [("ratio", 0.1)],
@@ -165,7 +200,7 @@ def test_a_knob_that_nothing_switches_on_is_left_alone():
             Int(name="x", low=0, high=3, neutral=0, active_when=Condition("mode", "==", "c")),
         ]
     )
-    assert activation(space, {"mode": "a"}, "x", 10) is None
+    assert Ladder(space, 10).activation({"mode": "a"}, "x") is None
     assert search(GreedySearch("once"), space, lambda c: (0.0, 1.0)) == [{"mode": "b"}]
 
 
@@ -198,8 +233,8 @@ def test_a_space_without_the_baseline_begins_at_its_least_compressed_candidate()
 
 def test_rungs_divide_wide_ranges_and_keep_levels():
     wide = Int(name="x", low=0, high=1000, neutral=0)
-    assert rungs(wide, 4) == (0, 250, 500, 750, 1000)
-    assert rungs(Int(name="x", low=0, high=10, neutral=0), 10) == tuple(range(11))
+    assert rungs(wide, 4) == [0, 250, 500, 750, 1000]
+    assert rungs(Int(name="x", low=0, high=10, neutral=0), 10) == list(range(11))
     log = Float(name="x", low=1e-4, high=1.0, log=True, neutral=1.0)
     assert rungs(log, 4) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
     scheme = Choice(name="x", values=tuple("abcdefghijklmn"), neutral="a")
@@ -228,8 +263,9 @@ def test_unordered_levels_are_ways_of_their_own():
     assert further_rungs(knob, "dynamic", 10) == (("static",),)
     space = Space([knob, Int(name="y", low=0, high=3, neutral=0, direction=1)])
     here = {"x": "none", "y": 1}
-    assert next_moves(space, here, 10) == [("x", "dynamic"), ("x", "static"), ("y", 2)]
-    assert single_moves(space, here, 10) == [
+    ladder = Ladder(space, 10)
+    assert ladder.next_moves(here) == [("x", "dynamic"), ("x", "static"), ("y", 2)]
+    assert ladder.single_moves(here) == [
         ("x", "dynamic"),
         ("x", "static"),
         ("y", 2),
