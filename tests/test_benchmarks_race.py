@@ -10,7 +10,7 @@ from benchmark_tables import Scripted, grid, tiny
 
 from benchmarks.contestants import Contestant
 from benchmarks.race import OurPlayer, Run, race
-from benchmarks.summary import evaluations_text, quantile
+from benchmarks.summary import Result, evaluations_text, quantile, table
 from benchmarks.tables import table_problem
 from search.errors import NasliteError
 from strategies.base import Proposal
@@ -159,6 +159,15 @@ def test_random_search_finds_the_whole_front_in_the_end_and_repeats_itself_by_se
     assert run(1).steps != first.steps
     shares = [share for _, share in first.steps]
     assert shares == sorted(shares)
+
+
+def test_a_row_of_the_report():
+    runs = [Run(((1, 0.5), (8, 0.96)), 10, 3, 1, 0.02), Run(((1, 0.5),), 10, 2, 0, 0.04)]
+    results = [Result("tiny", "a", seed, run) for seed, run in enumerate(runs)]
+    header, row = table([*results], 10)
+    assert header[:4] == ["strategy", "90%", "95%", "98%"]
+    assert row[3:5] == ["> 10", "> 10"]
+    assert row[5:] == ["73.0%", "25.0%", "5.0%", "3.00"]
 
 
 def test_censored_quantiles():
