@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import strategies
-from strategies.base import Strategy
+from strategies.base import Strategy, capabilities
 
 from .errors import NasliteError, Problem
 from .registry import load, unknown_name
@@ -51,6 +51,11 @@ def make_strategy(
         return None
     if not isinstance(strategy, Strategy):
         problems.append(Problem("strategy.name", f"{name} must define propose()"))
+        return None
+    try:
+        capabilities(strategy)
+    except TypeError as error:
+        problems.append(Problem("strategy.name", f"{name}: {error}"))
         return None
     return strategy
 

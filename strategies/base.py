@@ -133,9 +133,15 @@ class Capabilities:
 
 
 def capabilities(strategy: object) -> Capabilities:
-    """What a strategy declares in its attribute `capabilities`; by default it takes anything."""
-    declared = getattr(strategy, "capabilities", None)
-    return declared if isinstance(declared, Capabilities) else Capabilities()
+    """What a strategy declares in its attribute `capabilities`; by default it takes anything.
+
+    Raises:
+        TypeError: The attribute is something else.
+    """
+    declared = getattr(strategy, "capabilities", Capabilities())
+    if not isinstance(declared, Capabilities):
+        raise TypeError(f"`capabilities` must be a Capabilities, got {declared!r}")
+    return declared
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ from optuna.samplers import CmaEsSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-POSITION = (
-    "x_for_tell"  # the trial attribute of CMA-ES with margin: where it stood before rounding
-)
+POSITION = "x_for_tell"  # a trial's attribute: where CMA-ES with margin stood before rounding
 
 
 class Generations:

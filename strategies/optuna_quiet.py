@@ -1,4 +1,4 @@
-"""Optuna's notes to its developers' users, kept away from ours without touching global state."""
+"""Optuna's warnings and log lines about its inner workings, kept away from our users."""
 
 from __future__ import annotations
 

@@ -61,13 +61,13 @@ class OptunaSearch:
         self._kind = SAMPLERS[sampler]
         self._experimental = any(options.get(name) for name in self._kind.experimental)
         self.capabilities = self._kind.capabilities
-        self._cache = _Cache(Space([]), self._kind)
+        self._cache = _Cache(View(Space([]), ()), self._kind)
         if not self._kind.is_grid:
             self._new_sampler(0)  # Optuna checks how options go together
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
-        if view.space is not self._cache.space:
-            self._cache = _Cache(view.space, self._kind)
+        if not self._cache.fits(view):
+            self._cache = _Cache(view, self._kind)
         parameters = self._cache.parameters
         trials = self._cache.trials.of(view)
         known = study_attrs(view) if self._kind.keeps else {}
@@ -215,13 +215,18 @@ class GpSearch(OptunaSearch):
 class _Cache:
     """What is derived from a space and from rows; dropping it changes no proposal."""
 
-    def __init__(self, space: Space, kind: SamplerKind) -> None:
-        self.space = space
-        self.parameters = kind.parameters(space)
+    def __init__(self, view: View, kind: SamplerKind) -> None:
+        self.space = view.space
+        self._goals = view.objectives, view.constraints
+        self.parameters = kind.parameters(view.space)
         constrained = kind.capabilities.constraints
         self.trials = Trials(self.parameters, kind.unmeasured, constrained, kind.generation)
         self.generations = Generations()
         self._grid: tuple[int, BaseSampler] | None = None
+
+    def fits(self, view: View) -> bool:
+        """Whether it is of the same study."""
+        return view.space is self.space and self._goals == (view.objectives, view.constraints)
 
     def grid_sampler(self, seed: int) -> BaseSampler:
         if self._grid is None or self._grid[0] != seed:

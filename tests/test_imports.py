@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "deap", "sklearn", "scipy")
+HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "deap", "moocore", "sklearn", "scipy")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ class Mute:
     pass
 
 
+class Unclear(RandomSearch):
+    capabilities = {"max_objectives": 1}
+
+
 constant = 3
 """
 
@@ -124,6 +128,11 @@ def test_a_wrong_value_is_a_problem_at_the_option_it_begins_with(folder, options
     ("name", "problem"),
     [
         ("Absent", "strategy: needs cmaes: pip install cmaes"),
+        (
+            "Unclear",
+            "strategy.name: mine.py:Unclear: `capabilities` must be a Capabilities,"
+            " got {'max_objectives': 1}",
+        ),
         ("Broken", "strategy: making 'mine.py:Broken' failed: KeyError: 'x'"),
         ("Mute", "strategy.name: mine.py:Mute must define propose()"),
         ("constant", "strategy.name: mine.py:constant must be a class, got 3"),
