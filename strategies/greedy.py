@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
+from moocore import pareto_rank
 
 from .base import Exhausted, Observation, Proposal, View, whole_number
-from .pareto import front
 from .paths import BestPath, Explored, OncePath, Path, Stop
 from .random_search import unseen_candidate
 
@@ -72,31 +74,36 @@ class GreedySearch:
 
 
 def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
-    """The first trial of a path from a random point of the front, or else one near the front."""
-    points, seed = _front(path.view), int(rng.integers(2**63))
-    order = [points[i] for i in rng.permutation(len(points))]
-    for point in order:
+    """The first trial of a path from a random point of the front, or else one near good points."""
+    layers, seed = _layers(path.view, rng), int(rng.integers(2**63))
+    for point in layers[0] if layers else []:
         proposal = path.follow(point, {})
         if isinstance(proposal, Proposal):
             return proposal
-    for point in order:
+    for point in chain.from_iterable(layers):
         beside = path.beside(point, seed)
         if beside is not None:
             return beside
     return Proposal(unseen_candidate(path.view, rng))
 
 
-def _front(view: View) -> list[Observation]:
-    """The visible trials on the front that lie in the space (the baseline need not)."""
+def _layers(view: View, rng: np.random.Generator) -> list[list[Observation]]:
+    """The complete trials of the space by non-domination, the front first; shuffled in each.
+
+    Feasible before infeasible, then by less violation. The baseline need not lie in the space.
+    """
     complete = [
         trial
         for trial in view.done
         if trial.state == "complete" and (trial.number or view.space.contains(trial.candidate))
     ]
-    if not complete:
-        return []
-    mask = front(
-        np.array([trial.values for trial in complete]),
-        np.array([trial.violations for trial in complete]),
-    )
-    return [trial for trial, kept in zip(complete, mask, strict=True) if kept]
+    ranks: dict[int, int] = {}
+    feasible = [trial for trial in complete if trial.is_feasible]
+    if feasible:
+        ranked = pareto_rank(np.array([trial.values for trial in feasible]))
+        ranks = {trial.number: int(r) for trial, r in zip(feasible, ranked, strict=True)}
+    layers: dict[tuple[float, int], list[Observation]] = {}
+    for i in rng.permutation(len(complete)):
+        place = sum(complete[i].violations), ranks.get(complete[i].number, 0)
+        layers.setdefault(place, []).append(complete[i])
+    return [layers[place] for place in sorted(layers)]

@@ -25,27 +25,37 @@ class Stop(Enum):
 class Explored:
     """What is known of one study: its ladder, and from which trials nothing new comes any more.
 
-    A cache: each of the latter is kept with the ended trials that prove it, and holds exactly in
-    those views that show all of them.
+    A cache: the latter holds in every view that shows the trials that proved it.
     """
 
     def __init__(self, view: View, levels: int) -> None:
         self.ladder = Ladder(view.space, levels)
         self._study = _study(view)
-        self._proofs: dict[tuple[str, int], tuple[Observation, ...]] = {}
+        self._rows: list[Observation] = []
+        self._spent: dict[tuple[str, int], int] = {}  # -> the last trial that proved it
 
     def fits(self, view: View) -> bool:
         return all(a is b or a == b for a, b in zip(self._study, _study(view), strict=True))
 
-    def holds(self, kind: str, start: Observation, view: View) -> bool:
-        proof = self._proofs.get((kind, id(start)), ())
-        done = view.done
-        return bool(proof) and all(
-            trial.number < len(done) and done[trial.number] is trial for trial in proof
-        )
+    def look(self, view: View) -> None:
+        """Forget what another history proved."""
+        same = 0
+        for known, row in zip(self._rows, view.done, strict=False):
+            if known is not row:
+                break
+            same += 1
+        if same < len(self._rows):
+            self._spent = {place: last for place, last in self._spent.items() if last < same}
+        self._rows[same:] = view.done[same:]
+
+    def is_spent(self, kind: str, start: Observation) -> bool:
+        return (kind, start.number) in self._spent
 
     def note(self, kind: str, start: Observation, met: Sequence[Observation]) -> None:
-        self._proofs[kind, id(start)] = (start, *met)
+        """Nothing new comes from `start`, as the ended trials `met` prove."""
+        rows = self._rows
+        if all(t.number < len(rows) and rows[t.number] is t for t in (start, *met)):
+            self._spent[kind, start.number] = max(trial.number for trial in (start, *met))
 
 
 def _study(view: View) -> tuple[Any, ...]:
@@ -62,34 +72,31 @@ class Path(ABC):
         self.view = view
         self.space = view.space
         self.explored = explored
+        self.explored.look(view)
         self.ladder = explored.ladder
         self._met: list[Observation] = []
 
     def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         """The next trial of the path from `start`; `memo` is that of its last trial, or empty."""
-        if self.explored.holds("path", start, self.view):
+        if self.explored.is_spent("path", start):
             return Stop.END
         self._met.clear()
         found = self._follow(start, memo)
         if found is Stop.END and not memo:
-            self._note("path", start)
+            self.explored.note("path", start, self._met)
         return found
 
     def beside(self, point: Observation, seed: int) -> Proposal | None:
         """A neighbour of a trial, in any direction, that is not visible yet; drawn by a seed."""
-        if self.explored.holds("beside", point, self.view):
+        if self.explored.is_spent("beside", point):
             return None
         self._met.clear()
         near = self.space.neighbours(point.candidate)
         for i in np.random.default_rng((seed, point.number)).permutation(len(near)):
             if self.seen(near[i]) is None:
                 return Proposal(near[i])
-        self._note("beside", point)
+        self.explored.note("beside", point, self._met)
         return None
-
-    def _note(self, kind: str, start: Observation) -> None:
-        if not any(trial.number in self._pending for trial in self._met):
-            self.explored.note(kind, start, self._met)
 
     @abstractmethod
     def _follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop: ...

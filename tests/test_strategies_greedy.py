@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +58,14 @@ def run(
     trials: int = 20,
     limit: float = 1e9,
     seed: int = 0,
+    single: bool = False,
 ) -> list[Observation]:
-    """A study until Exhausted; `outcome` gives (loss, cost) or None = refused."""
+    """A study until Exhausted; `outcome` gives (loss, cost) or None = refused.
+
+    Args:
+        single: The cost is the only objective.
+    """
+    objectives = ("cost",) if single else ("drop", "cost")
     rows: list[Observation] = []
     memo: dict[str, Any] = {}
 
@@ -70,7 +77,13 @@ def run(
         broken = (max(0.0, found[0] - limit),)
         rows.append(
             Observation(
-                len(rows), candidate, "complete", found, broken, {"drop": found[0]}, memo=own
+                len(rows),
+                candidate,
+                "complete",
+                found[-len(objectives) :],
+                broken,
+                {"drop": found[0]},
+                memo=own,
             )
         )
 
@@ -78,12 +91,12 @@ def run(
     for number in range(1, trials + 1):
         view = View(
             space,
-            ("drop", "cost"),
+            objectives,
             ("drop <= limit",),
             done=tuple(rows),
             memo=memo,
             drop="drop",
-            costs=(1,),
+            costs=(len(objectives) - 1,),
         )
         try:
             proposal = strategy.propose(view, number, trial_rng(seed, "greedy", number))
@@ -145,6 +158,26 @@ def test_no_restart_walks_on_beyond_a_wall(seed):
         broken = [not row.is_feasible for row in walked]
         if rows[start].is_feasible:
             assert not any(broken[:-1]), f"the walk from {start} went on beyond its wall"
+
+
+@pytest.mark.parametrize("step", ["best", "once"])
+def test_one_objective_goes_on_beside_the_best_trials(step):
+    """Its front is a single point; the best of 1,024 is found among 250, on each of five seeds."""
+    space = Space(Int(name=name, low=0, high=3, neutral=0, direction=1) for name in "abcde")
+
+    def outcome(c: dict[str, Any]) -> tuple[float, float]:
+        levels = list(c.values())
+        pairs = sum(x * y for x, y in itertools.pairwise(levels))
+        loss = sum((i + 1) * x for i, x in enumerate(levels)) + pairs
+        return float(loss), 100.0 - sum((7 - i) * x for i, x in enumerate(levels)) - 0.1 * pairs
+
+    every = [outcome(space.at(i)) for i in range(1024)]
+    best = min(cost for loss, cost in every if loss <= 12)
+    for seed in range(5):
+        rows = run(
+            GreedySearch(step), space, outcome, trials=250, limit=12, seed=seed, single=True
+        )
+        assert min(row.values[0] for row in rows if row.is_feasible) == best
 
 
 def test_a_refused_move_is_not_gone_on_from():
