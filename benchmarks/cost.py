@@ -27,7 +27,7 @@ from .race import OurPlayer
 
 DEFAULTS = (
     "random",
-    "greedy",
+    "{name: greedy, step: best}",
     "{name: greedy, step: once}",
     "genetic",
     f"{{name: optuna, sampler: nsgaii, population_size: {POPULATION}}}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,18 @@ class OptunaPlayer:
     The baseline is enqueued as the first trial. A limit is a constraint of the trial, and a
     refused candidate breaks one more: as a failed trial it would be ignored by TPE, which then
     proposes its like again and again.
+
+    Args:
+        baseline_attrs: Instead of being enqueued, the baseline is added as a finished trial with
+            these attributes of the sampler.
     """
 
-    def __init__(self, problem: Problem, make_sampler: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        make_sampler: Callable[[], Any],
+        baseline_attrs: Mapping[str, Any] | None = None,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -44,12 +53,15 @@ class OptunaPlayer:
         self.seconds = 0.0
         self.knobs = list(problem.space)
         self.distributions = {knob.name: optuna_distribution(knob) for knob in self.knobs}
+        self.baseline_attrs = baseline_attrs
         self.study = self._new_study()
-        baseline = problem.space.baseline()
-        self.study.enqueue_trial({k.name: _level(k, baseline[k.name]) for k in self.knobs})
+        if baseline_attrs is None:
+            self.study.enqueue_trial(self._levels(problem.space.baseline()))
         self._trial: Any = None
 
     def ask(self) -> Candidate:
+        if self.baseline_attrs is not None and not self.study.get_trials(deepcopy=False):
+            return self.problem.space.baseline()
         begun = time.perf_counter()
         self._trial = self.study.ask(self.distributions)
         self.seconds += time.perf_counter() - begun
@@ -61,16 +73,37 @@ class OptunaPlayer:
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         values, violations = answer(self.problem, outcome)
+        if self._trial is None:
+            self._add_baseline(candidate, values)
+            return
         for position, violation in enumerate(violations):
             self._trial.set_constraint(f"constraint{position}", violation)
         self.study.tell(self._trial, values)
 
     def resumed(self) -> OptunaPlayer:
         """The same study with a new sampler."""
-        other = OptunaPlayer(self.problem, self.make_sampler)
+        other = OptunaPlayer(self.problem, self.make_sampler, self.baseline_attrs)
         other.study = other._new_study()
         other.study.add_trials(self.study.get_trials(deepcopy=False))
         return other
+
+    def _add_baseline(self, candidate: Candidate, values: list[float]) -> None:
+        from optuna.trial import create_trial
+
+        finished = create_trial(
+            values=values,
+            params=self._levels(candidate),
+            distributions=self.distributions,
+            system_attrs=dict(self.baseline_attrs or {}),
+        )
+        self.study.add_trial(finished)
+
+    def _levels(self, candidate: Candidate) -> dict[str, Any]:
+        """The candidate as Optuna knows it: see `optuna_distribution`."""
+        return {
+            knob.name: knob.index(candidate[knob.name]) if knob.ordered else candidate[knob.name]
+            for knob in self.knobs
+        }
 
     def _new_study(self) -> Any:
         import optuna
@@ -88,10 +121,6 @@ def answer(problem: Problem, outcome: Outcome) -> tuple[list[float], list[float]
     if outcome.is_refused:
         return list(problem.reference), [1.0] + [0.0] * limits
     return list(outcome.values), [0.0] * problem.refuses + list(outcome.violations)
-
-
-def _level(knob: Knob, value: Any) -> Any:
-    return knob.index(value) if knob.ordered else value
 
 
 class PymooPlayer:
@@ -230,8 +259,13 @@ def optuna_nsgaii(
     mutation_prob: float | None = None,
     crossover_prob: float = 0.9,
     swapping_prob: float = 0.5,
+    breed_baseline: bool = False,
 ) -> Player:
-    """Optuna's NSGAIISampler with its defaults but for the population."""
+    """Optuna's NSGAIISampler with its defaults but for the population.
+
+    It does not breed from enqueued trials, so the baseline is lost to it; `breed_baseline` makes
+    the baseline part of the first generation, by the attribute that the sampler itself sets.
+    """
     from optuna.samplers import NSGAIISampler
 
     options: dict[str, Any] = {
@@ -240,7 +274,8 @@ def optuna_nsgaii(
         "crossover_prob": crossover_prob,
         "swapping_prob": swapping_prob,
     }
-    return OptunaPlayer(problem, lambda: NSGAIISampler(seed=seed, **options))
+    attrs = {"NSGAIISampler:generation": 0} if breed_baseline else None
+    return OptunaPlayer(problem, lambda: NSGAIISampler(seed=seed, **options), attrs)
 
 
 def optuna_gp(problem: Problem, seed: int, n_startup_trials: int = 10) -> Player:

@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 
 from benchmarks import cost
 from benchmarks.command import command
+from benchmarks.contestants import Contestant
 from search.errors import NasliteError
 
 PLUGIN = '''
@@ -194,10 +195,23 @@ def test_what_cannot_be_timed(text, message):
         run("--strategy", text, main=cost.command)
 
 
+def test_the_ratio_is_that_of_medians_to_the_plain_sampler():
+    times = {"tpe": [30.0, 3.0, 4.0], "{name: optuna, sampler: nsgaii}": [1.0, 1.0, 1.0]}
+    times |= {"peer:optuna-tpe": [2.0, 2.0, 9.0], "peer:optuna-nsgaii": [4.0, 4.0, 4.0]}
+    problem = cost.layerwise_problem(4)
+    clocked = []
+    for text, warm in times.items():
+        contestant = Contestant.parse(text)
+        player = contestant.player(problem, budget=2, seed=0)
+        clocked.append(cost.Clocked(contestant, problem, player, warm, [5.0]))
+    _, *rows = cost.table({4: clocked})
+    assert [row[2] for row in rows] == ["2.00x", "0.25x", "", ""]
+    assert [row[1] for row in rows][:2] == ["4.00 (3.50-17.00)", "1.00 (1.00-1.00)"]
+    assert {row[3] for row in rows} == {"5.00"}
+
+
 def test_a_cold_proposal_is_the_warm_one():
     """A restart changes nothing but the time."""
-    from benchmarks.contestants import Contestant
-
     for text in ("random", "genetic", "tpe"):
         contestant = Contestant.parse(text)
         problem = cost.layerwise_problem(6)

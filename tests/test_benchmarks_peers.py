@@ -6,7 +6,7 @@ import pytest
 from benchmark_tables import grid, tiny
 
 from benchmarks.contestants import Contestant
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, answer
 from benchmarks.race import race
 from benchmarks.tables import table_problem
 from search.errors import NasliteError
@@ -51,7 +51,8 @@ def test_a_peer_begins_with_the_baseline_and_is_a_function_of_its_seed(tmp_path,
     assert run.final > 0.8
     assert run.seconds > 0
     assert played(name, problem)[1] == asked
-    assert played(name, problem, seed=2)[1] != asked
+    still = table_problem(grid(tmp_path), None)
+    assert played(name, still, seed=2)[1] != played(name, still, seed=3)[1]
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -79,6 +80,36 @@ def test_refusals_are_heeded_by_a_peer(tmp_path, name):
     (tmp_path / "tiny.csv").write_text("\n".join(["x,y,err,size", *rows]))
     run, _ = played(name, table_problem(path, None), budget=80)
     assert 0 < run.refused < 30  # half of the space is refused
+
+
+def test_what_a_peer_is_told_of_a_refusal(tmp_path):
+    path = tiny(
+        tmp_path,
+        knobs={"x": {"neutral": 0, "levels": [0, 1, 2, 3, 4]}},
+        limits=["err <= 16"],
+    )
+    problem = table_problem(path, None)
+    assert answer(problem, problem.exact({"x": 4})) == ([40, 10], [1, 0])
+    assert answer(problem, problem.exact({"x": 1})) == ([12, 4], [0, 0])
+    assert answer(problem, problem.exact({"x": 2})) == ([20, 2], [0, pytest.approx(0.25)])
+    complete = table_problem(tiny(tmp_path), None)
+    assert answer(complete, complete.exact({"x": 1})) == ([12, 4], [])
+
+
+def test_optunas_genetic_search_may_breed_from_the_baseline(tmp_path):
+    problem = table_problem(grid(tmp_path), None)
+    plain, bred = "peer:optuna-nsgaii", "{name: 'peer:optuna-nsgaii', breed_baseline: true}"
+    for name, generation in ((plain, None), (bred, 0)):
+        player = Contestant.parse(name).player(problem, budget=50, seed=0)
+        asked = Recorder(player)
+        race(problem, asked, 50, 0)
+        assert asked.asked[0] == problem.space.baseline()
+        first, *others = player.study.trials
+        assert first.system_attrs.get("NSGAIISampler:generation") == generation
+        generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in others]
+        assert generations == sorted(generations)
+        assert generations.count(0) == 20 - (generation == 0)
+        assert player.resumed().study.trials == player.study.trials
 
 
 @pytest.mark.parametrize("knobs", [ORDERED, None], ids=["integers", "mixed"])
