@@ -78,7 +78,11 @@ class StrategyConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, (dict, StrategyConfig)):
+            raise ValueError(f"must be a name, or `name` and options, got {value!r}")
+        return value
 
 
 class BudgetConfig(Section):

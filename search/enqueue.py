@@ -22,9 +22,8 @@ def load_candidates(path: str | Path) -> list[Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
-        raise NasliteError(f"{path}: the file of candidates {reason}") from None
-    except ValueError as error:  # JSON, or its encoding
+        raise NasliteError(f"{path}: cannot read the candidates: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # JSON, or its encoding
         raise NasliteError(f"{path}: the file of candidates is not JSON: {error}") from None
     if not isinstance(content, list):
         raise NasliteError(
@@ -41,7 +40,8 @@ def resolve(
 
     An entry is a candidate, or a trial with a `candidate`; the baseline among trials (number 0)
     is left out, being trial 0 of every study. A knob that an entry does not give is as little
-    compressed as the space allows; one that is not active is dropped.
+    compressed as the space allows; one that would not be active is a problem: somebody who gave
+    it meant another candidate.
     """
     seen = {candidate_key(space.baseline()): "the uncompressed baseline, which is trial 0"}
     found = []
@@ -80,4 +80,15 @@ def _problems(given: Mapping[str, Any], space: Space, path: str) -> list[Problem
                 found.append(Problem(f"{path}.{name}", unknown_name("knob", name, known)))
         except SpaceError as error:
             found.append(Problem(f"{path}.{name}", str(error)))
+    if found:
+        return found
+    candidate = space.complete(given)
+    for name in given:
+        when = space[name].active_when
+        if name not in candidate and when is not None:
+            needs = f"{when.knob} {when.op} {when.value!r}"
+            text = (
+                f"is not active in this candidate, it needs {needs}; give that too, or remove it"
+            )
+            found.append(Problem(f"{path}.{name}", text))
     return found

@@ -217,7 +217,7 @@ def _check_capabilities(
 ) -> None:
     able = capabilities(strategy)
     for text in able.problems(space, len(goals.objectives), len(goals.constraints)):
-        problems.append(Problem("strategy", f"{name} {text}"))
+        problems.append(Problem("strategy", f"{able.name or name} {text}"))
 
 
 def _enqueued(config: StudyConfig, space: Space, problems: list[Problem]) -> list[dict[str, Any]]:

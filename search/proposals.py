@@ -9,8 +9,8 @@ from typing import Any
 
 from storage import Study, Trial
 from storage.records import ENDED_STATES
-from strategies.base import Budget, Observation, Proposal, Strategy, View, trial_rng
-from strategies.space import Space
+from strategies.base import Budget, Exhausted, Observation, Proposal, Strategy, View, trial_rng
+from strategies.space import Space, SpaceError
 
 from .errors import NasliteError
 from .goals import Goals
@@ -67,8 +67,8 @@ class Proposals:
 
         Raises:
             Exhausted: The strategy has nothing left to propose.
-            NasliteError: It asks to wait though every trial has ended, or a memo is not JSON.
-            SpaceError: The candidate is not one of the space.
+            NasliteError: An error of the strategy: it fails, asks to wait though every trial has
+                ended, or answers with something else than a candidate of the space and JSON.
         """
         if number == 0:
             return Proposal(self.space.baseline())
@@ -84,8 +84,14 @@ class Proposals:
                 f"strategy {self.strategy_name!r} asked to wait at trial {number},"
                 " but every earlier trial has ended; this is an error of the strategy"
             )
+        try:
+            candidate = self.space.canonical(proposal.candidate)
+        except SpaceError as error:
+            raise NasliteError(
+                f"strategy {self.strategy_name!r} left the space at trial {number}: {error}"
+            ) from None
         return Proposal(
-            self.space.canonical(proposal.candidate),
+            candidate,
             _as_stored(proposal.memo),
             _as_stored(proposal.study_memo),
         )
@@ -117,7 +123,21 @@ class Proposals:
 
     def _asked(self, number: int, view: View) -> Proposal | None:
         rng = trial_rng(self.study.seed, self.strategy_name, number)
-        return self.strategy.propose(view, number, rng)
+        try:
+            proposal: object = self.strategy.propose(view, number, rng)
+        except Exhausted:
+            raise
+        except Exception as error:
+            raise NasliteError(
+                f"strategy {self.strategy_name!r} failed at trial {number}:"
+                f" {type(error).__name__}: {error} (--debug shows where)"
+            ) from error
+        if proposal is None or isinstance(proposal, Proposal):
+            return proposal
+        raise NasliteError(
+            f"strategy {self.strategy_name!r} must return a Proposal or None,"
+            f" got {proposal!r} at trial {number}"
+        )
 
     def _ended(self, trial: Trial) -> Observation:
         found = self._observations.get(trial.number)

@@ -43,7 +43,8 @@ def make_strategy(
     try:
         strategy = found(**options)
     except (TypeError, ValueError, ImportError) as error:
-        problems.append(Problem(_path(str(error), {*known, *options}), str(error)))
+        for line in str(error).splitlines() or [type(error).__name__]:
+            problems.append(Problem(_path(line, {*known, *options}), line))
         return None
     except Exception as error:
         text = f"making {name!r} failed: {type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -96,6 +96,7 @@ class Capabilities:
     """What a strategy can take; a study that asks for more is refused before it begins.
 
     Args:
+        name: What messages call the strategy; "" = its name in the config.
         max_objectives: None = any number.
         constraints: Whether it takes constraints into account.
         continuous: Whether knobs without levels are allowed.
@@ -104,6 +105,7 @@ class Capabilities:
         adaptive: Whether outcomes steer later proposals.
     """
 
+    name: str = ""
     max_objectives: int | None = None
     constraints: bool = True
     continuous: bool = True
@@ -177,6 +179,52 @@ def trial_rng(seed: int, strategy: str, number: int) -> np.random.Generator:
     """The generator of one proposal, a function of study seed, strategy name and trial number."""
     digest = hashlib.sha256(f"{seed}/{strategy}/{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+class OptionChecks:
+    """Checks the options of a strategy one by one, so that all problems come at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def __call__(self, check: Callable[..., Any], name: str, value: object, *rule: Any) -> Any:
+        """What `check(name, value, *rule)` returns; a ValueError is kept for `report`."""
+        try:
+            return check(name, value, *rule)
+        except ValueError as error:
+            self.problems.append(str(error))
+            return value
+
+    def report(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            ValueError: A line for each problem, each beginning with an option's name.
+        """
+        if self.problems:
+            raise ValueError("\n".join(self.problems))
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> Any:
+    """An option that must be one of some words.
+
+    Raises:
+        ValueError: It is something else; the message begins with the option's name.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """An option that must be true or false.
+
+    Raises:
+        ValueError: It is something else; the message begins with the option's name.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return value
 
 
 def whole_number(name: str, value: object, low: int) -> int:

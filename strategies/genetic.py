@@ -10,7 +10,7 @@ import moocore
 import numpy as np
 from deap import base, tools
 
-from .base import Observation, Proposal, View, real_number, whole_number
+from .base import Observation, OptionChecks, Proposal, View, real_number, whole_number
 from .knobs import Knob, Value
 from .random_search import unseen_candidate
 from .space import Candidate, Space, candidate_key
@@ -60,7 +60,7 @@ class GeneticSearch:
         population: Parents are the best of so many trials, >= 4.
         initial: Trials before breeding begins, extremes included, >= 2; None = `population`.
         crossover: Probability that a child has two parents, in [0, 1].
-        mutation: Expected number of knobs that a mutation changes, > 0; one at least is.
+        mutation: Expected number of knobs that a mutation changes, >= 0; one at least is.
         eta: Distribution index of the polynomial mutation, >= 0; greater = smaller steps.
 
     Raises:
@@ -75,13 +75,15 @@ class GeneticSearch:
         mutation: float = 1.0,
         eta: float = 20.0,
     ) -> None:
-        self.population = whole_number("population", population, 4)
-        self.initial = population if initial is None else whole_number("initial", initial, 2)
-        self.crossover = real_number("crossover", crossover, 0.0, 1.0)
-        self.mutation = real_number("mutation", mutation, 0.0)
-        self.eta = real_number("eta", eta, 0.0)
-        if self.mutation == 0:
-            raise ValueError(f"mutation must be > 0, got {mutation!r}")
+        checked = OptionChecks()
+        self.population = checked(whole_number, "population", population, 4)
+        self.initial = (
+            population if initial is None else checked(whole_number, "initial", initial, 2)
+        )
+        self.crossover = checked(real_number, "crossover", crossover, 0.0, 1.0)
+        self.mutation = checked(real_number, "mutation", mutation, 0.0)
+        self.eta = checked(real_number, "eta", eta, 0.0)
+        checked.report()
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
         seen = view.seen_keys()

@@ -7,7 +7,16 @@ from itertools import chain
 import numpy as np
 from moocore import pareto_rank
 
-from .base import Exhausted, Observation, Proposal, View, whole_number
+from .base import (
+    Exhausted,
+    Observation,
+    OptionChecks,
+    Proposal,
+    View,
+    flag,
+    one_of,
+    whole_number,
+)
 from .paths import BestPath, Explored, OncePath, Path, Stop
 from .random_search import unseen_candidate
 
@@ -40,13 +49,11 @@ class GreedySearch:
     """
 
     def __init__(self, step: str = "once", restarts: bool = True, levels: int = 10) -> None:
-        if step not in STEPS:
-            raise ValueError(f"step must be one of {', '.join(STEPS)}, got {step!r}")
-        if not isinstance(restarts, bool):
-            raise ValueError(f"restarts must be true or false, got {restarts!r}")
-        self.step = step
-        self.restarts = restarts
-        self.levels = whole_number("levels", levels, 1)
+        checked = OptionChecks()
+        self.step = checked(one_of, "step", step, STEPS)
+        self.restarts = checked(flag, "restarts", restarts)
+        self.levels = checked(whole_number, "levels", levels, 1)
+        checked.report()
         self._explored: Explored | None = None
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -60,7 +61,7 @@ class OptunaSearch:
         self._arguments = checked_options(sampler, options)
         self._kind = SAMPLERS[sampler]
         self._experimental = any(options.get(name) for name in self._kind.experimental)
-        self.capabilities = self._kind.capabilities
+        self.capabilities = replace(self._kind.capabilities, name=f"sampler {sampler}")
         self._cache = _Cache(View(Space([]), ()), self._kind)
         if not self._kind.is_grid:
             self._new_sampler(0)  # Optuna checks how options go together

@@ -17,7 +17,7 @@ from optuna.samplers import (
     RandomSampler,
 )
 
-from .base import Capabilities, real_number, whole_number
+from .base import Capabilities, OptionChecks, flag, one_of, real_number, whole_number
 from .optuna_cma import POSITION, ReplayedCmaEsSampler
 from .optuna_space import FlatParameters, ListedParameters, Parameters, TreeParameters
 from .optuna_tpe import UnseenTpeSampler
@@ -73,19 +73,8 @@ def probability(name: str, value: object) -> float:
     return real_number(name, value, 0.0, 1.0)
 
 
-def flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-    return value
-
-
-def one_of(*known: str) -> Check:
-    def check(name: str, value: object) -> object:
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        return value
-
-    return check
+def words(*known: str) -> Check:
+    return lambda name, value: one_of(name, value, known)
 
 
 _SEED = {"seed": "it follows from the seed of the study"}
@@ -193,7 +182,7 @@ SAMPLERS: dict[str, SamplerKind] = {
     ),
     "qmc": SamplerKind(
         QMCSampler,
-        options={"qmc_type": one_of("sobol", "halton"), "scramble": flag},
+        options={"qmc_type": words("sobol", "halton"), "scramble": flag},
         refused={
             **_SEED,
             **_INDEPENDENT,
@@ -237,13 +226,18 @@ def checked_options(sampler: object, options: Mapping[str, object]) -> dict[str,
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise ValueError(_unknown("sampler", sampler, SAMPLERS))
     kind = SAMPLERS[sampler]
-    for name in options:
+    checked = OptionChecks()
+
+    def check(name: str, value: object) -> object:
         if name in kind.refused:
             reason = kind.refused[name]
             raise ValueError(f"{name} of sampler {sampler!r} cannot be set: {reason}")
         if name not in kind.options:
             raise ValueError(_unknown("option", name, kind.options, f" of sampler {sampler!r}"))
-    given = {name: kind.options[name](name, value) for name, value in options.items()}
+        return kind.options[name](name, value)
+
+    given = {name: checked(check, name, value) for name, value in options.items()}
+    checked.report()
     return {**kind.defaults, **given}
 
 

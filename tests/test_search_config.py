@@ -149,3 +149,11 @@ def test_the_store_comes_from_the_option_then_the_config_then_the_environment(mo
     assert store_url(None) == "sqlite:///e.db"
     monkeypatch.delenv("NASLITE_STORE")
     assert store_url(None) == DEFAULT_STORE
+
+
+@pytest.mark.parametrize("value", [None, 5, ["greedy"]])
+def test_a_strategy_is_a_name_or_a_mapping(value):
+    _, problems = parse_config({"task": "task.py:T", "strategy": value})
+    assert [str(problem) for problem in problems] == [
+        f"strategy: must be a name, or `name` and options, got {value!r}"
+    ]

@@ -134,12 +134,47 @@ def test_a_proposal_outside_the_space_stops_the_study_with_a_clear_cause(store):
             return Proposal({"prune.level": 99, "quantize.scheme": "none"})
 
     new_study(store)
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(
+        NasliteError, match=r"strategy 'random' left the space at trial 1: .* lie in"
+    ):
         control(store, strategy=Wrong())
     study = store.study("s")
     assert study.state == "failed"
     assert "prune.level" in study.cause
     assert len(store.trials(study)) == 1
+
+
+def test_what_is_no_proposal_is_an_error_of_the_strategy(store):
+    class Bare:
+        def propose(self, view, number, rng):
+            return view.space.at(number)
+
+    new_study(store)
+    with pytest.raises(
+        NasliteError, match=r"must return a Proposal or None, got \{'prune.level': 0"
+    ):
+        control(store, strategy=Bare())
+
+
+def test_a_strategy_that_fails_is_named_with_its_error(store):
+    class Fails:
+        def propose(self, view, number, rng):
+            return 1 // (number - 2)
+
+    new_study(store)
+    with pytest.raises(NasliteError, match="'random' must return") as caught:
+        control(store, strategy=Fails())
+    assert "got -1 at trial 1" in str(caught.value)
+
+    class FailsLater(Fails):
+        def propose(self, view, number, rng):
+            super().propose(view, number, rng)
+            return Proposal(view.space.at(number))
+
+    with pytest.raises(NasliteError, match="failed at trial 2: ZeroDivisionError: ") as caught:
+        control(store, strategy=FailsLater())
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert len(store.trials(store.study("s"))) == 2
 
 
 def test_waiting_with_nothing_to_wait_for_is_an_error_of_the_strategy(store):

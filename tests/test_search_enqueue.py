@@ -48,15 +48,17 @@ def problems(*entries: object) -> list[str]:
 # Resolving
 
 
-def test_knobs_that_are_left_out_are_neutral_and_inactive_ones_are_dropped():
-    assert resolved(
-        {"prune.ratio": 0.5},
-        {"quantize.scheme": "static"},
-        {"prune.ratio": 0.3, "quantize.scheme": "none", "quantize.calibrator": "percentile"},
-    ) == [
+def test_knobs_that_are_left_out_are_neutral():
+    assert resolved({"prune.ratio": 0.5}, {"quantize.scheme": "static"}) == [
         {"prune.ratio": 0.5, "quantize.scheme": "none"},
         {"prune.ratio": 0.0, "quantize.scheme": "static", "quantize.calibrator": "minmax"},
-        {"prune.ratio": 0.3, "quantize.scheme": "none"},
+    ]
+
+
+def test_a_knob_that_would_not_be_active_is_a_problem():
+    assert problems({"prune.ratio": 0.3, "quantize.calibrator": "percentile"}) == [
+        "enqueue.0.quantize.calibrator: is not active in this candidate, it needs"
+        " quantize.scheme == 'static'; give that too, or remove it"
     ]
 
 
@@ -102,7 +104,7 @@ def test_duplicates_of_each_other_and_of_the_baseline_are_named():
     assert problems(
         {"prune.ratio": 0.5},
         {"prune.ratio": 0.0},
-        {"prune.ratio": 0.5, "quantize.scheme": "none", "quantize.calibrator": "minmax"},
+        {"prune.ratio": 0.5, "quantize.scheme": "none"},
     ) == [
         "enqueue.1: means the same as the uncompressed baseline, which is trial 0; remove it",
         "enqueue.2: means the same as enqueue.0; remove it",
@@ -128,7 +130,8 @@ def test_any_subset_of_a_candidates_knobs_resolves_into_the_space(indices, data)
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (None, "the file of candidates does not exist"),
+        (None, "cannot read the candidates: No such file or directory"),
+        (b"[" * 100_000, "the file of candidates is not JSON: "),
         (b"[{", "the file of candidates is not JSON: "),
         (b"\xff\xfe", "the file of candidates is not JSON: "),
         (b'{"prune.ratio": 0.5}', "must hold a JSON list of candidates, or of trials"),
@@ -146,7 +149,7 @@ def test_a_file_that_cannot_be_used_is_one_line(naslite, workspace, content, par
 
 def test_a_folder_is_no_file_of_candidates(naslite, workspace):
     line = one_line(naslite("check", workspace.config(), "--enqueue", "."))
-    assert "the file of candidates Is a directory" in line
+    assert "cannot read the candidates: Is a directory" in line
 
 
 def test_what_best_prints_can_be_enqueued(naslite, finished, workspace):

@@ -125,7 +125,7 @@ def test_a_wrong_option_of_the_example_is_reported_at_its_key(naslite, workspace
     (workspace.folder / "annealing.py").write_text(EXAMPLE)
     path = workspace.config(strategy={"name": "annealing.py:Annealing", "cooling": 2})
     line = one_line(naslite("check", path))
-    assert line.endswith("toy.yaml: strategy.cooling: cooling must be in (0, 1], got 2\n")
+    assert line.endswith("toy.yaml: strategy.cooling: cooling must be a number in [0, 1], got 2\n")
 
 
 # An installed one
