@@ -11,37 +11,48 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import strategies
 from search.errors import NasliteError
 from search.registry import known_names
 
-from .catalogue import known_problems, load_problem
+from .catalogue import SYNTHETIC, known_problems, load_problem
 from .contestants import PEER, Contestant
-from .peers import PEERS
+from .peers import PEERS, POPULATION
 from .plot import draw
-from .pool import Task, run_all
+from .pool import Failed, Task, run_all
 from .problem import Problem
-from .summary import Result, markdown, table, write_csv
+from .ranking import overall
+from .report import markdown, problem_table
+from .summary import Failure, Result, write_csv
+from .terminal import CONTEXT_SETTINGS, main_of, show
 
+DEFAULTS = (  # all of ours but Gaussian processes, which take hours for what others do in minutes
+    "random",
+    "{name: greedy, step: once}",
+    "{name: greedy, step: best}",
+    "genetic",
+    "tpe",
+    f"{{name: optuna, sampler: nsgaii, population_size: {POPULATION}}}",
+)
+WITHOUT_DATA = tuple(name for name, (layers, _) in SYNTHETIC.items() if layers == 20)
+WITH_DATA = ("macro-flops",)
 QUICK_SEEDS, QUICK_BUDGET = 2, 60
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 99,
-        "show_default": True,
-    }
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option(
+    "--problem",
+    "problems",
+    multiple=True,
+    help="See --list, or a FILE.yaml; default: macro-flops, without --data 20 synthetic layers.",
 )
-@click.option("--problem", "problems", multiple=True, help="See --list, or a FILE.yaml.")
 @click.option(
     "--strategy",
     "contestants",
     multiple=True,
-    help="NAME, FILE.py:Class, peer:NAME, or '{name: greedy, step: once}'.",
+    help="NAME, FILE.py:Class, peer:NAME, or '{name: greedy, step: once}'; default: ours but gp.",
 )
 @click.option("--seeds", default=20, type=click.IntRange(1), help="Runs of each pair.")
 @click.option("--budget", default=600, type=click.IntRange(2), help="Evaluations of a run.")
@@ -71,10 +82,10 @@ def command(
         return
     if quick:
         seeds, budget = QUICK_SEEDS, QUICK_BUDGET
-    chosen = _contestants(contestants or ("random",))
+    chosen = _contestants(contestants or DEFAULTS)
     cache = out / "cache"
     loaded: dict[str, tuple[str, Problem]] = {}  # name in the report -> as it was given
-    for name in dict.fromkeys(problems or ("macro-flops",)):
+    for name in dict.fromkeys(problems or (WITH_DATA if data else WITHOUT_DATA)):
         problem = load_problem(name, data, cache)
         if problem.name in loaded:
             raise NasliteError(f"--problem {name!r}: {problem.name!r} is given twice")
@@ -82,18 +93,18 @@ def command(
     tasks = []
     for given, problem in loaded.values():
         for contestant in chosen:
-            reasons = contestant.problems(problem)
+            reasons = contestant.problems(problem, lag)
             if reasons:
                 click.echo(f"{contestant.label} leaves {problem.name} out: {reasons[0]}", err=True)
                 continue
             tasks += [Task(given, contestant, s, budget, lag, data, cache) for s in range(seeds)]
-    names = {given: name for name, (given, _) in loaded.items()}
-    results = _results(tasks, names, jobs)
-    if not results:
+    if not tasks:
         raise NasliteError("no strategy can search any of the problems")
-    _report(
-        {name: problem for name, (_, problem) in loaded.items()}, results, budget, out, no_plot
-    )
+    results, failures = _run(tasks, {given: name for name, (given, _) in loaded.items()}, jobs)
+    read = {name: problem for name, (_, problem) in loaded.items()}
+    _report(read, results, failures, budget, out, no_plot)
+    if failures:
+        sys.exit(1)
 
 
 def _contestants(texts: Sequence[str]) -> list[Contestant]:
@@ -105,8 +116,10 @@ def _contestants(texts: Sequence[str]) -> list[Contestant]:
     return chosen
 
 
-def _results(tasks: Sequence[Task], names: Mapping[str, str], jobs: int) -> list[Result]:
-    """In the order of the tasks, whichever ends first."""
+def _run(
+    tasks: Sequence[Task], names: Mapping[str, str], jobs: int
+) -> tuple[list[Result], list[Failure]]:
+    """In the order of the tasks, whichever ends first; failures are printed at once."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,43 +127,50 @@ def _results(tasks: Sequence[Task], names: Mapping[str, str], jobs: int) -> list
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     )
-    runs = {}
+    results: dict[int, Result] = {}
+    failures: dict[int, Failure] = {}
     # The seeds first: a picture of all pairs early, and the long ones do not come last.
     order = sorted(range(len(tasks)), key=lambda position: tasks[position].seed)
     with progress:
         bar = progress.add_task("runs", total=len(tasks))
         for place, run in run_all([tasks[position] for position in order], jobs):
-            runs[order[place]] = run
+            task = tasks[order[place]]
+            what = names[task.problem], task.contestant.label, task.seed
+            if isinstance(run, Failed):
+                failure = failures[order[place]] = Failure(*what, run.cause)
+                progress.console.print(
+                    f"error: {failure}", markup=False, highlight=False, soft_wrap=True
+                )
+            else:
+                results[order[place]] = Result(*what, run)
             progress.advance(bar)
-    return [
-        Result(names[task.problem], task.contestant.label, task.seed, runs[position])
-        for position, task in enumerate(tasks)
-    ]
+    return [results[i] for i in sorted(results)], [failures[i] for i in sorted(failures)]
 
 
 def _report(
     problems: Mapping[str, Problem],
     results: Sequence[Result],
+    failures: Sequence[Failure],
     budget: int,
     out: Path,
     no_plot: bool,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(results, out)
+    write_csv(results, failures, out)
     said = "python benchmarks/strategies.py " + shlex.join(sys.argv[1:])
-    (out / "report.md").write_text(markdown(problems, results, budget, said), encoding="utf-8")
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    report = markdown(problems, results, failures, budget, said.strip())
+    (out / "report.md").write_text(report, encoding="utf-8")
     for name, problem in problems.items():
+        rows = problem_table(name, results, failures, budget)
+        if len(rows) > 1:
+            show(rows, f"{name}, budget {budget}, the best first")
         own = [result for result in results if result.problem == name]
-        if not own:
-            continue
-        header, *rows = table(own, budget)
-        shown = Table(*header, title=f"{name}, budget {budget}", title_justify="left")
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
-        if not no_plot:
+        if own and not no_plot:
             draw(problem.title, own, budget, out / f"{name}.png")
+    ranked = overall(results, budget)
+    if len(ranked) > 2:
+        count = len({result.problem for result in results})
+        show(ranked, f"mean ranks over {count} problem{'s' * (count != 1)}, the best first")
     click.echo(f"written: {out}/report.md, runs.csv, curves.csv" + ", *.png" * (not no_plot))
 
 
@@ -161,9 +181,4 @@ def _list() -> None:
 
 
 def main() -> None:
-    """Errors of the user are one line and exit code 2."""
-    try:
-        command()
-    except NasliteError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    main_of(command)

@@ -57,14 +57,14 @@ class Contestant:
     def is_peer(self) -> bool:
         return self.name.startswith(PEER)
 
-    def problems(self, problem: Problem) -> list[str]:
+    def problems(self, problem: Problem, lag: int = 1) -> list[str]:
         """Why it cannot search this problem; empty if it can.
 
         Raises:
-            NasliteError: The name or an option is wrong.
+            NasliteError: The name or an option is wrong, or a peer is asked to lag.
         """
         if self.is_peer:
-            self.player(problem, budget=2, seed=0)
+            self.player(problem, budget=2, seed=0, lag=lag)
             return []
         limits = len(problem.goals.constraints)
         declared = capabilities(self.strategy())

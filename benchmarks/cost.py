@@ -14,7 +14,6 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from search.errors import NasliteError
 from search.goals import Goals
@@ -24,6 +23,7 @@ from .contestants import PEER, Contestant
 from .peers import PEERS, POPULATION, OptunaPlayer
 from .problem import Problem
 from .race import OurPlayer
+from .terminal import CONTEXT_SETTINGS, main_of, markdown_table, show
 
 DEFAULTS = (
     "random",
@@ -159,7 +159,7 @@ def table(measured: Mapping[int, Sequence[Clocked]]) -> list[list[str]]:
             one = clocked[position]
             low, median, high = np.quantile(one.warm, [0.25, 0.5, 0.75])
             peer = warm.get(plain(contestant))
-            row.append(f"{median:.2f} ({low:.2f}-{high:.2f})")
+            row.append(f"{median:.2f} ({low:.2f} to {high:.2f})")
             row.append(f"{median / peer:.2f}x" if peer else "")
             row.append(f"{np.median(one.cold):.2f}")
         rows.append(row)
@@ -179,19 +179,10 @@ def markdown(rows: Sequence[Sequence[str]], trials: int, repetitions: int, comma
         f" `ask`. `first, cold`: a new object on the same trials, median of {COLD}.",
         "",
     ]
-    header, *body = rows
-    for row in (header, ["---"] * len(header), *body):
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *markdown_table(rows)]) + "\n"
 
 
-@click.command(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 99,
-        "show_default": True,
-    }
-)
+@click.command(context_settings=CONTEXT_SETTINGS)
 @click.option("--strategy", "texts", multiple=True, help="As of strategies.py; default: all.")
 @click.option("--knobs", multiple=True, default=(20, 200), type=click.IntRange(2), help="Even.")
 @click.option("--trials", default=1000, type=click.IntRange(1), help="Visible trials.")
@@ -221,18 +212,9 @@ def command(
     said = shlex.join(["python", "benchmarks/proposal_cost.py", *sys.argv[1:]])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(markdown(rows, trials, repetitions, said), encoding="utf-8")
-    header, *body = rows
-    shown = Table(*header)
-    for row in body:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(shown)
+    show(rows)
     click.echo(f"written: {out}, after {time.perf_counter() - began:.0f} s")
 
 
 def main() -> None:
-    """Errors of the user are one line and exit code 2."""
-    try:
-        command()
-    except NasliteError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    main_of(command)

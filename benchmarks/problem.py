@@ -60,7 +60,8 @@ class Problem:
     Args:
         reference: The worst corner of the hypervolume, in minimised values.
         hypervolume: Of the true front; > 0.
-        quality: The objective that says how good a model is; the others are its costs.
+        quality: The metric that says how good a model is (lower is better where it is no
+            objective); the other objectives are its costs.
         refuses: Whether some candidates are refused.
         facts: What a report says about the problem: name -> text.
     """

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Protocol
 
-from search.errors import NasliteError
-from strategies.base import Budget, Exhausted, Observation, Proposal, Strategy, View, trial_rng
+import numpy as np
+
+from search.metrics import drop_name
+from search.proposals import Proposals
+from storage import Measurement, Study, Trial
+from strategies.base import Exhausted, Proposal, Strategy, View
 from strategies.space import Candidate, candidate_key
 
 from .problem import Archive, Outcome, Problem
@@ -95,11 +98,14 @@ def race(problem: Problem, player: Player, budget: int, seed: int) -> Run:
 
 
 class OurPlayer:
-    """Drives a strategy as the controller does; the baseline is trial 0.
+    """Drives a strategy as a study does: by `Proposals`, over rows that are kept in memory.
 
     Args:
         name: As in a config; part of what each proposal's generator is derived from.
         lag: Trial n sees the outcomes of the trials up to n - lag, the others as pending.
+
+    Attributes:
+        rows: The trials so far; trial 0 is the baseline.
     """
 
     def __init__(
@@ -113,95 +119,97 @@ class OurPlayer:
         lag: int = 1,
     ) -> None:
         self.problem = problem
-        self.strategy = strategy
         self.name = name
-        self.budget = Budget(budget - 1)
+        self.budget = budget
         self.seed = seed
         self.lag = lag
-        self.seconds = 0.0
-        self._constraints = tuple(str(c) for c in problem.goals.constraints)
-        self._done: list[Observation] = []
-        self._running: list[Observation] = []
+        self.rows: list[Trial] = []
+        self._timed = _Timed(strategy)
+        self._proposals = Proposals(
+            _study(problem, name, budget, seed),
+            space=problem.space,
+            strategy=self._timed,
+            goals=problem.goals,
+            lag=lag,
+        )
         self._memo: dict[str, Any] = {}
-        self._trial_memo: dict[str, Any] = {}
-        self._baseline_value = 0.0
+        self._trial_memo: Mapping[str, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        return self._timed.seconds
 
     def ask(self) -> Candidate:
-        number = len(self._done)
-        if number == 0:
-            return self.problem.space.baseline()
-        proposal = self._asked(number, self._view(self.lag))
-        if proposal is None and self.lag > 1:  # a barrier: every earlier trial ends first
-            proposal = self._asked(number, self._view(1))
-        if proposal is None:
-            raise NasliteError(
-                f"{self.name} asked to wait at trial {number}, but every earlier one has ended"
+        proposal = self._proposals.proposal(len(self.rows), self.rows, self._memo)
+        self._memo |= proposal.study_memo
+        self._trial_memo = proposal.memo
+        return proposal.candidate
+
+    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        measured: tuple[Measurement, ...] = ()
+        if outcome.metrics is not None:
+            metrics = {**outcome.metrics, **self._drop(outcome.metrics)}
+            measured = tuple(Measurement(name, value) for name, value in metrics.items())
+        self.rows.append(
+            Trial(
+                len(self.rows),
+                "refused" if outcome.is_refused else "complete",
+                candidate,
+                memo=self._trial_memo,
+                measurements=measured,
+                seconds=1.0,
             )
-        if proposal.study_memo:  # a new mapping: views that were given stay as they were
-            self._memo = {**self._memo, **_as_stored(proposal.study_memo)}
-        self._trial_memo = _as_stored(proposal.memo)
-        return self.problem.space.canonical(proposal.candidate)
+        )
 
     def resumed(self, strategy: Strategy) -> OurPlayer:
         """The same study after a restart: the same rows, a new strategy object."""
         other = OurPlayer(
-            self.problem,
-            strategy,
-            self.name,
-            budget=self.budget.trials + 1,
-            seed=self.seed,
-            lag=self.lag,
+            self.problem, strategy, self.name, budget=self.budget, seed=self.seed, lag=self.lag
         )
-        other._done, other._running = list(self._done), list(self._running)
-        other._memo, other._baseline_value = dict(self._memo), self._baseline_value
+        other.rows, other._memo = list(self.rows), dict(self._memo)
         return other
 
-    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
-        number, memo = len(self._done), self._trial_memo
-        self._running.append(Observation(number, candidate, "running", memo=memo))
-        if outcome.metrics is None:
-            self._done.append(Observation(number, candidate, "refused", seconds=1.0, memo=memo))
-            return
-        position = self.problem.objectives.index(self.problem.quality)
-        if number == 0:
-            self._baseline_value = outcome.values[position]
-        drop = outcome.values[position] - self._baseline_value
-        self._done.append(
-            Observation(
-                number,
-                candidate,
-                "complete",
-                values=outcome.values,
-                violations=outcome.violations,
-                metrics={**outcome.metrics, f"{self.problem.quality}_drop": drop},
-                seconds=1.0,
-                memo=memo,
-            )
-        )
+    def _drop(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """How much quality was lost against the baseline, lower is better."""
+        name = self.problem.quality
+        baseline = self.rows[0].metrics if self.rows else metrics
+        sign = -1.0 if self.problem.goals.objectives.get(name) == "maximize" else 1.0
+        return {drop_name(name): sign * (metrics[name] - baseline[name])}
 
-    def _view(self, lag: int) -> View:
-        seen = max(0, len(self._done) - lag + 1)
-        return View(
-            space=self.problem.space,
-            objectives=self.problem.objectives,
-            constraints=self._constraints,
-            seed=self.seed,
-            budget=self.budget,
-            done=tuple(self._done[:seen]),
-            pending=tuple(self._running[seen:]),
-            memo=MappingProxyType(self._memo),
-            drop=f"{self.problem.quality}_drop",
-            costs=self.problem.costs,
-        )
 
-    def _asked(self, number: int, view: View) -> Proposal | None:
-        rng = trial_rng(self.seed, self.name, number)
+class _Timed:
+    """A strategy, and the seconds spent in it."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.seconds = 0.0
+
+    def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal | None:
         begun = time.perf_counter()
-        proposal = self.strategy.propose(view, number, rng)
-        self.seconds += time.perf_counter() - begun
-        return proposal
+        try:
+            return self.strategy.propose(view, number, rng)
+        finally:
+            self.seconds += time.perf_counter() - begun
 
 
-def _as_stored(memo: Any) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(json.dumps(dict(memo), allow_nan=False))
-    return stored
+def _study(problem: Problem, name: str, budget: int, seed: int) -> Study:
+    """What `Proposals` must know of a study; its budget is without the baseline."""
+    return Study(
+        id=0,
+        name=problem.name,
+        state="running",
+        cause="",
+        config={"strategy": {"name": name}},
+        space=[],
+        task_fingerprint="",
+        seed=seed,
+        trials=budget - 1,
+        minutes=None,
+        facts={"score_name": problem.quality},
+        memo={},
+        seconds=0.0,
+        owner="",
+        lease_until=0.0,
+        created_at=0.0,
+        updated_at=0.0,
+    )

@@ -1,16 +1,15 @@
-"""What many runs say: evaluations to a share of the hypervolume, as CSV and Markdown."""
+"""What many runs say: evaluations to a share of the hypervolume, as a table and as CSV."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .problem import Problem
 from .race import Run
 
 SHARES = (0.90, 0.95, 0.98, 0.99)
@@ -26,103 +25,118 @@ class Result:
     run: Run
 
 
-def quantile(counts: Iterable[int | None], share: float) -> float:
-    """A quantile, interpolated linearly; None (not reached) counts as infinite."""
-    ordered = sorted(math.inf if count is None else float(count) for count in counts)
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that did not come to its end, and its cause in one line."""
+
+    problem: str
+    strategy: str
+    seed: int
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.strategy} on {self.problem}, seed {self.seed}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """When a run reached a share, or why it did not; the earlier the smaller.
+
+    Args:
+        kind: 0 = reached it, 1 = used its budget up, 2 = ended before as nothing was left.
+        evaluations: Until then; not a whole number between two runs.
+    """
+
+    kind: int
+    evaluations: float
+
+    @classmethod
+    def of(cls, run: Run, share: float, budget: int) -> Mark:
+        reached = run.evaluations_to(share)
+        if reached is not None:
+            return cls(0, reached)
+        return cls(1, budget) if run.evaluations >= budget else cls(2, run.evaluations)
+
+    @property
+    def is_reached(self) -> bool:
+        return self.kind == 0
+
+    def text(self, form: str = "g") -> str:
+        """`84`, `> 600` or `ended at 80`."""
+        return ("", "> ", "ended at ")[self.kind] + format(self.evaluations, form)
+
+
+def quantile(marks: Iterable[Mark], share: float) -> Mark:
+    """A quantile, interpolated linearly between runs that got there; else the later of both."""
+    ordered = sorted(marks)
     position = share * (len(ordered) - 1)
     low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
-    if low == high:  # also where both are infinite
-        return low
-    return low + (high - low) * (position - math.floor(position))
+    if not high.is_reached:
+        return high
+    part = position - math.floor(position)
+    return Mark(0, low.evaluations + (high.evaluations - low.evaluations) * part)
 
 
-def evaluations_text(counts: Sequence[int | None], budget: int) -> str:
-    """`84 (71-120)`: median and quartiles; `> 600` where a run of that rank did not get there."""
-    low, median, high = (quantile(counts, share) for share in (0.25, 0.5, 0.75))
-    if math.isinf(low):
-        return f"> {budget}"
-    shown = [f"> {budget}" if math.isinf(value) else f"{value:.0f}" for value in (low, high)]
-    middle = f"> {budget}" if math.isinf(median) else f"{median:g}"
-    return f"{middle} ({'-'.join(shown)})"
+def marks_text(marks: Sequence[Mark]) -> str:
+    """`84 (71 to 120)`: median and quartiles; the median alone where the lower one is missed."""
+    low, median, high = (quantile(marks, share) for share in (0.25, 0.5, 0.75))
+    if not low.is_reached:
+        return median.text()
+    return f"{median.text()} ({low.text('.0f')} to {high.text('.0f')})"
 
 
-def table(results: Sequence[Result], budget: int) -> list[list[str]]:
-    """Header and rows, one per strategy, in the order of the results."""
+def table(
+    results: Sequence[Result], failures: Sequence[Failure], budget: int, order: Sequence[str]
+) -> list[list[str]]:
+    """Header and rows of one problem; a column of failed runs where there are any.
+
+    Args:
+        order: The strategies, in the order of their rows.
+    """
     header = ["strategy", *(f"{share:.0%}" for share in SHARES)]
-    header += [f"at {budget}", "repeats", "refused", "ms"]
+    header += [f"at {budget}", "repeats", "refused", "ms", *["failed"] * bool(failures)]
     rows = [header]
-    for strategy in dict.fromkeys(result.strategy for result in results):
+    for strategy in order:
         runs = [result.run for result in results if result.strategy == strategy]
-        evaluations = sum(run.evaluations for run in runs)
-        rows.append(
-            [
-                strategy,
-                *(
-                    evaluations_text([run.evaluations_to(share) for run in runs], budget)
-                    for share in SHARES
-                ),
-                f"{np.median([run.final for run in runs]):.1%}",
-                f"{sum(run.repeats for run in runs) / evaluations:.1%}",
-                f"{sum(run.refused for run in runs) / evaluations:.1%}",
-                f"{1000 * sum(run.seconds for run in runs) / evaluations:.2f}",
-            ]
-        )
+        row = [strategy, *(_cells(runs, budget) if runs else ["-"] * (len(SHARES) + 4))]
+        if failures:
+            failed = sum(failure.strategy == strategy for failure in failures)
+            row.append(f"{failed} of {failed + len(runs)}" if failed else "")
+        rows.append(row)
     return rows
 
 
-def markdown(
-    problems: Mapping[str, Problem], results: Sequence[Result], budget: int, command: str
-) -> str:
-    """The whole report."""
-    seeds = len({result.seed for result in results})
-    lines = [
-        "# Strategies compared",
-        "",
-        f"    {command}",
-        "",
-        f"Evaluations until 90 / 95 / 98 / 99 % of the true hypervolume: median and quartiles of"
-        f" {seeds} seeds; `> {budget}`: a run of that rank did not get there within the budget of"
-        f" {budget}. The baseline is the first evaluation of everybody. `at {budget}`: median"
-        " share then. `repeats`: proposals equal to an earlier one of the run; they count as"
-        " evaluations. `ms`: mean time per proposal. With noise a strategy sees single"
-        " measurements, and the hypervolume is that of the true means of what it evaluated.",
+def _cells(runs: Sequence[Run], budget: int) -> list[str]:
+    evaluations = sum(run.evaluations for run in runs)
+    return [
+        *(marks_text([Mark.of(run, share, budget) for run in runs]) for share in SHARES),
+        f"{np.median([run.final for run in runs]):.1%}",
+        f"{sum(run.repeats for run in runs) / evaluations:.1%}",
+        f"{sum(run.refused for run in runs) / evaluations:.1%}",
+        f"{1000 * sum(run.seconds for run in runs) / evaluations:.2f}",
     ]
-    for name, problem in problems.items():
-        own = [result for result in results if result.problem == name]
-        if not own:
-            continue
-        facts = "; ".join(f"{key}: {text}" for key, text in problem.facts.items())
-        corner = ", ".join(
-            f"{objective} {abs(value):.6g}"
-            for objective, value in zip(problem.objectives, problem.reference, strict=True)
-        )
-        lines += ["", f"## {name}", "", f"{problem.title}. {facts}; reference: {corner}.", ""]
-        rows = table(own, budget)
-        lines += [_markdown_row(rows[0]), _markdown_row(["---"] * len(rows[0]))]
-        lines += [_markdown_row(row) for row in rows[1:]]
-    return "\n".join(lines) + "\n"
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def write_csv(results: Sequence[Result], folder: Path) -> None:
+def write_csv(results: Sequence[Result], failures: Sequence[Failure], folder: Path) -> None:
     """`runs.csv`, one row per run, and `curves.csv`, one row per growth of the hypervolume.
 
-    Only `seconds` differs when a benchmark is run again.
+    Of a failed run there is the error alone. Only `seconds` differs when a benchmark is run again.
     """
     columns = ["problem", "strategy", "seed"]
     with (folder / "runs.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         reached = [f"to_{100 * share:g}" for share in SHARES]
         counts = ["final_share", "evaluations", "repeats", "refused", "seconds"]
-        writer.writerow([*columns, *reached, *counts])
+        writer.writerow([*columns, *reached, *counts, "error"])
         for result in results:
             run = result.run
             to = [run.evaluations_to(share) for share in SHARES]
             rest = [run.final, run.evaluations, run.repeats, run.refused, round(run.seconds, 4)]
-            writer.writerow([result.problem, result.strategy, result.seed, *to, *rest])
+            writer.writerow([result.problem, result.strategy, result.seed, *to, *rest, ""])
+        empty = [""] * (len(reached) + len(counts))
+        for failure in failures:
+            what = [failure.problem, failure.strategy, failure.seed]
+            writer.writerow([*what, *empty, failure.cause])
     with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, "evaluations", "share"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from click.testing import CliRunner
 from conftest import REPOSITORY
 
 from benchmarks import cost
-from benchmarks.command import command
-from benchmarks.contestants import Contestant
+from benchmarks.command import DEFAULTS, command
+from benchmarks.contestants import PEER, Contestant
+from benchmarks.peers import PEERS
+from benchmarks.problem import Problem
 from search.errors import NasliteError
 
 PLUGIN = '''
@@ -36,10 +39,10 @@ class InOrder:
 '''
 
 
-def run(*arguments: object, main: click.Command = command) -> str:
+def run(*arguments: object, main: click.Command = command, exit_code: int = 0) -> str:
     """What a command prints; its errors are raised."""
     result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == exit_code, result.output
     return result.output
 
 
@@ -99,9 +102,11 @@ def test_a_report_says_what_was_found(here):
     assert "true front: 3 distinct points below the reference, by brute force" in report
     assert "reference: err 40, size 10" in report
     # The baseline, 1 (81 %), 2 (all), 3; and without 1: (60 + 20 * 6) / 212 = 85 %.
-    first = "| theirs.py:InOrder | 3 (3-3) | 3 (3-3) | 3 (3-3) | 3 (3-3) | 100.0% | 0.0% | 0.0% |"
+    first = "| theirs.py:InOrder" + 4 * " | 3 (3 to 3)" + " | 100.0% | 0.0% | 0.0% |"
     assert first in report
-    assert "| later \\| other | > 4 | > 4 | > 4 | > 4 | 84.9% | 0.0% | 0.0% |" in report
+    assert (
+        "| later \\| other | ended at 3 | ended at 3 | ended at 3 | ended at 3 | 84.9% |" in report
+    )
     runs = timeless(here / "out" / "runs.csv")
     assert [row["to_95"] for row in runs] == ["3", "3", "", ""]
     assert [row["evaluations"] for row in runs] == ["4", "4", "3", "3"]
@@ -115,9 +120,55 @@ def test_a_report_says_what_was_found(here):
 
 
 def test_a_quick_run(here):
-    run("--problem", grid(here), "--quick", "--out", "out", "--jobs", 1)
-    assert [row["evaluations"] for row in rows_of(here / "out" / "runs.csv")] == ["60", "60"]
+    printed = run("--problem", grid(here), "--quick", "--out", "out", "--jobs", 1)
+    runs = rows_of(here / "out" / "runs.csv")
+    assert [row["evaluations"] for row in runs] == ["60"] * 2 * len(DEFAULTS)
+    assert "mean ranks over 1 problem, the best first" in printed
     assert (here / "out" / "grid.png").stat().st_size > 5000
+
+
+def test_without_data_the_synthetic_problems_of_20_layers_are_run(here, monkeypatch):
+    monkeypatch.delenv("NASLITE_BENCH_DATA", raising=False)
+    some = ["--strategy", "random", "--seeds", 1, "--budget", 2, "--jobs", 1, "--no-plot"]
+    run(*some, "--out", "out")
+    names = [row["problem"] for row in rows_of(here / "out" / "runs.csv")]
+    assert names == ["synthetic-20-0", "synthetic-20-0.6", "synthetic-20-1.2"]
+    message = "path: no file 'nas_bench_macro.csv.gz' in .*; give --data DIR or set NASLITE_BENCH"
+    for arguments in (["--data", here], ["--problem", "macro-flops"]):
+        with pytest.raises(NasliteError, match=message):
+            run(*some, *arguments)
+
+
+def resolved(contestant: Contestant, problem: Problem) -> str:
+    """What takes part, with all its options, as text."""
+    if contestant.is_peer:
+        factory = PEERS[contestant.name.removeprefix(PEER)]
+        given = inspect.signature(factory).bind(problem, 0, **contestant.options)
+        given.apply_defaults()
+        return f"{contestant.name} {[*given.arguments.items()][2:]}"
+    strategy = contestant.strategy()
+    options = {k: v for k, v in vars(strategy).items() if not hasattr(v, "fits")}
+    return f"{type(strategy).__mro__[-2]} {options}"  # `tpe` is a name for a sampler of `optuna`
+
+
+@pytest.mark.parametrize("defaults", [DEFAULTS, cost.DEFAULTS])
+def test_no_two_defaults_are_the_same(defaults):
+    """A name's own defaults may change, and two names be one strategy then."""
+    problem = cost.layerwise_problem(4)
+    chosen = [Contestant.parse(text) for text in defaults]
+    assert len({contestant.label for contestant in chosen}) == len(chosen)
+    assert len({resolved(contestant, problem) for contestant in chosen}) == len(chosen)
+    for pair in (
+        ("greedy", "{name: greedy, step: once}"),
+        ("tpe", "{name: optuna, sampler: tpe}"),
+        ("peer:optuna-tpe", "{name: 'peer:optuna-tpe', n_startup_trials: 10}"),
+    ):
+        assert len({resolved(Contestant.parse(text), problem) for text in pair}) == 1
+
+
+def test_peers_cannot_lag(here):
+    with pytest.raises(NasliteError, match="peers are asked one at a time; leave --lag at 1"):
+        run("--problem", tiny(here), "--strategy", "peer:optuna-random", "--lag", 2)
 
 
 def test_what_a_strategy_cannot_search_is_left_out_and_said(here):
@@ -145,11 +196,49 @@ def test_names_must_differ(here):
         run("--problem", tiny(here), "--problem", tiny(again))
 
 
-def test_a_failing_strategy_is_named(here):
-    (here / "broken.py").write_text(PLUGIN.replace("raise Exhausted", "raise RuntimeError"))
-    with pytest.raises(RuntimeError, match="all levels were tried") as caught:
-        run("--problem", tiny(here), "--strategy", "broken.py:InOrder", "--jobs", 1)
-    assert caught.value.__notes__ == ["(broken.py:InOrder on tiny, seed 0)"]
+BROKEN = """
+from strategies.base import Proposal
+
+
+class Breaks:
+    def propose(self, view, number, rng):
+        if view.seed == 1 and number == 3:
+            raise ValueError("no" + chr(10) + "more")
+        return Proposal(view.space.at(number % view.space.size))
+"""
+DEADLY = BROKEN.replace("raise ValueError", "__import__('os')._exit(3) or ")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_breaks_off_takes_no_other_with_it(here, jobs):
+    (here / "broken.py").write_text(BROKEN)
+    arguments = ["--problem", tiny(here), "--strategy", "broken.py:Breaks", "--strategy"]
+    arguments += ["random", "--seeds", 3, "--budget", 6, "--out", "out", "--jobs", jobs]
+    printed = run(*arguments, "--no-plot", exit_code=1)
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert line == (
+        "error: broken.py:Breaks on tiny, seed 1: strategy 'broken.py:Breaks' failed at trial 3:"
+        " ValueError: no more (broken.py, line 8)"
+    )
+    report = (here / "out" / "report.md").read_text()
+    assert line.removeprefix("error: ") in report
+    (row,) = [row for row in report.splitlines() if row.endswith("| 1 of 3 |")]
+    assert row.startswith("| broken.py:Breaks | ")
+    runs = rows_of(here / "out" / "runs.csv")
+    assert [(row["strategy"], row["seed"]) for row in runs if row["error"]] == [
+        ("broken.py:Breaks", "1")
+    ]
+    assert len(runs) == 6
+
+
+def test_a_worker_that_dies_takes_no_other_run_with_it(here):
+    (here / "deadly.py").write_text(DEADLY)
+    arguments = ["--problem", tiny(here), "--strategy", "deadly.py:Breaks", "--strategy", "random"]
+    rest = ["--seeds", 4, "--budget", 4, "--out", "out", "--jobs", 2, "--no-plot"]
+    printed = run(*arguments, *rest, exit_code=1)
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: deadly.py:Breaks on tiny, seed 1: its process died twice")
+    assert sum(row["error"] == "" for row in rows_of(here / "out" / "runs.csv")) == 7
 
 
 @pytest.mark.parametrize("script", ["strategies.py", "proposal_cost.py"])
@@ -206,7 +295,7 @@ def test_the_ratio_is_that_of_medians_to_the_plain_sampler():
         clocked.append(cost.Clocked(contestant, problem, player, warm, [5.0]))
     _, *rows = cost.table({4: clocked})
     assert [row[2] for row in rows] == ["2.00x", "0.25x", "", ""]
-    assert [row[1] for row in rows][:2] == ["4.00 (3.50-17.00)", "1.00 (1.00-1.00)"]
+    assert [row[1] for row in rows][:2] == ["4.00 (3.50 to 17.00)", "1.00 (1.00 to 1.00)"]
     assert {row[3] for row in rows} == {"5.00"}
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 from benchmark_tables import Scripted, grid, tiny
 
 from benchmarks.contestants import Contestant
 from benchmarks.race import OurPlayer, Run, race
-from benchmarks.summary import Result, evaluations_text, quantile, table
 from benchmarks.tables import table_problem
 from search.errors import NasliteError
+from search.proposals import Proposals
+from storage import Measurement, NewStudy, Store
+from storage import Outcome as Ended
+from storage.lease import new_owner
 from strategies.base import Proposal
-from strategies.space import SpaceError
+from strategies.space import candidate_key
 
 
 def played(problem, strategy, *, budget=10, seed=0, lag=1):
@@ -90,6 +90,58 @@ def test_a_score_to_maximise_gives_a_drop(tmp_path):
     assert [t.metrics["acc_drop"] for t in strategy.views[1].done] == [0, 2]
 
 
+class Notes:
+    """Walks through the levels and keeps what it was asked with."""
+
+    def __init__(self):
+        self.asked = []
+
+    def propose(self, view, number, rng):
+        self.asked.append((number, view, rng.random()))
+        if number == 4 and view.pending:
+            return None
+        level = (0, 2, 4, 1, 3)[number]
+        return Proposal({"x": level}, {"pair": (1, number)}, {f"seen{number}": len(view.done)})
+
+
+def study_of(problem, strategy, *, trials, seed, lag):
+    """Play a problem as a controller does, with rows that a store keeps."""
+    store, owner = Store("sqlite://"), new_owner()
+    config = {"strategy": {"name": "notes"}}
+    facts = {"score_name": problem.quality}
+    new = NewStudy("s", config, problem.space.to_json(), "f" * 64, seed, trials, None, facts)
+    study = store.create_study(new, owner)
+    shown = {"space": problem.space, "strategy": strategy, "goals": problem.goals, "lag": lag}
+    for number in range(trials + 1):
+        memo = store.study("s").memo
+        asked = Proposals(study, **shown).proposal(number, store.trials(study), memo)
+        memos = {"memo": asked.memo, "study_memo": {**memo, **asked.study_memo}}
+        key = candidate_key(asked.candidate)
+        store.propose(study, owner, number, asked.candidate, key, **memos)
+        metrics = problem.measured(asked.candidate, seed, 0).metrics
+        if metrics is None:
+            store.finish(study, owner, number, Ended("refused", "no such row", seconds=1.0))
+            continue
+        named = {**metrics, "err_drop": metrics["err"] - 10}
+        measured = tuple(Measurement(name, value) for name, value in named.items())
+        store.finish(study, owner, number, Ended("complete", measurements=measured, seconds=1.0))
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_strategy_is_asked_with_the_views_of_a_study(tmp_path, lag):
+    knobs = {"x": {"neutral": 0, "levels": [0, 1, 2, 3, 4]}}  # 4 is refused
+    problem = table_problem(tiny(tmp_path, knobs=knobs, limits=["err <= 15"]), None)
+    played_by = Notes(), Notes()
+    player = OurPlayer(problem, played_by[0], "notes", budget=5, seed=5, lag=lag)
+    race(problem, player, 5, 5)
+    study_of(problem, played_by[1], trials=4, seed=5, lag=lag)
+    assert played_by[0].asked == played_by[1].asked
+    number, view, _ = played_by[0].asked[-1]
+    assert (number, len(view.done), len(view.pending)) == (4, 4, 0)
+    assert [t.state for t in view.done] == ["complete", "complete", "refused", "complete"]
+    assert [n for n, *_ in played_by[0].asked] == ([1, 2, 3, 4] if lag == 1 else [1, 2, 3, 4, 4])
+
+
 def test_with_a_lag_later_trials_are_pending(tmp_path):
     strategy = Scripted([3, 1, 2, 0])
     played(table_problem(tiny(tmp_path), None), strategy, budget=5, lag=3)
@@ -122,9 +174,9 @@ class Lost:
 
 def test_errors_of_a_strategy(tmp_path):
     problem = table_problem(tiny(tmp_path), None)
-    with pytest.raises(NasliteError, match="asked to wait at trial 1, but every earlier one"):
+    with pytest.raises(NasliteError, match="asked to wait at trial 1, but every earlier trial"):
         played(problem, Sleepy())
-    with pytest.raises(SpaceError, match="must be one of 0, 1, 2, 3, got 99"):
+    with pytest.raises(NasliteError, match=r"left the space at trial 1: .* got 99"):
         played(problem, Lost())
 
 
@@ -136,8 +188,9 @@ def test_with_noise_the_strategy_sees_draws_and_the_hypervolume_is_of_the_means(
     for problem in (exact, noisy):
         player = random.player(problem, budget=40, seed=3)
         runs[problem.name] = race(problem, player, 40, 3)
-        seen = [t.values[0] for t in player._done if t.state == "complete"]
-        true = [problem.exact(t.candidate).values[0] for t in player._done if t.values]
+        complete = [row for row in player.rows if row.state == "complete"]
+        seen = [row.metrics["err"] for row in complete]
+        true = [problem.exact(row.candidate).values[0] for row in complete]
         assert (seen == true) == (problem is exact)
     assert runs["grid"].steps == runs["grid+noise"].steps  # random search heeds no value
     assert 0 < runs["grid"].refused < 40
@@ -159,38 +212,6 @@ def test_random_search_finds_the_whole_front_in_the_end_and_repeats_itself_by_se
     assert run(1).steps != first.steps
     shares = [share for _, share in first.steps]
     assert shares == sorted(shares)
-
-
-def test_a_row_of_the_report():
-    runs = [Run(((1, 0.5), (8, 0.96)), 10, 3, 1, 0.02), Run(((1, 0.5),), 10, 2, 0, 0.04)]
-    results = [Result("tiny", "a", seed, run) for seed, run in enumerate(runs)]
-    header, row = table([*results], 10)
-    assert header[:4] == ["strategy", "90%", "95%", "98%"]
-    assert row[3:5] == ["> 10", "> 10"]
-    assert row[5:] == ["73.0%", "25.0%", "5.0%", "3.00"]
-
-
-def test_censored_quantiles():
-    assert quantile([3, 1, 2], 0.5) == 2
-    assert quantile([1, 2, 3, 4], 0.25) == pytest.approx(np.quantile([1, 2, 3, 4], 0.25))
-    assert quantile([1, None], 0.5) == math.inf
-    assert quantile([1, 2, None], 0.5) == 2
-    assert quantile([None, None], 0.25) == math.inf
-
-
-@pytest.mark.parametrize(
-    ("counts", "text"),
-    [
-        ([10, 20, 30, 40, 50], "30 (20-40)"),
-        ([10, 20, 30, None, None], "30 (20-> 60)"),
-        ([10, 20, None, None, None], "> 60 (20-> 60)"),
-        ([10, None, None, None, None], "> 60"),
-        ([10, 21], "15.5 (13-18)"),
-        ([None], "> 60"),
-    ],
-)
-def test_medians_that_are_not_reached_are_said_so(counts, text):
-    assert evaluations_text(counts, 60) == text
 
 
 @pytest.mark.parametrize(
