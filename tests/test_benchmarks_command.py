@@ -20,6 +20,7 @@ from benchmarks.command import DEFAULTS, command
 from benchmarks.contestants import PEER, Contestant
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem
+from benchmarks.race import race
 from search.errors import NasliteError
 
 PLUGIN = '''
@@ -257,7 +258,7 @@ def test_an_error_of_the_user_is_one_line(tmp_path, script):
 
 def test_the_cost_of_a_proposal_is_measured_beside_plain_optuna(here):
     printed = run(
-        *("--strategy", "random", "--strategy", "{name: optuna, sampler: nsgaii}"),
+        *("--strategy", "greedy", "--strategy", "{name: optuna, sampler: nsgaii}"),
         *("--strategy", "peer:optuna-nsgaii", "--knobs", 4, "--knobs", 6),
         *("--trials", 25, "--repetitions", 4, "--out", "cost.md"),
         main=cost.command,
@@ -266,10 +267,20 @@ def test_the_cost_of_a_proposal_is_measured_beside_plain_optuna(here):
     header, _, *rows = [r for r in (here / "cost.md").read_text().splitlines() if r[:1] == "|"]
     assert header.count("of plain") == header.count("first, cold") == 2
     cells = {row.split(" | ")[0][2:]: row.split(" | ") for row in rows}
-    assert set(cells) == {"random", "optuna (sampler=nsgaii)", "peer:optuna-nsgaii"}
+    mine = ["greedy", "optuna (sampler=nsgaii)", "peer:optuna-nsgaii", "greedy, after its path"]
+    assert list(cells) == mine
     for label, row in cells.items():
         assert all(float(row[i].split()[0]) > 0 for i in (1, 3, 4)), row
         assert row[2].endswith("x") == label.startswith("optuna")
+
+
+@pytest.mark.parametrize("step", ["once", "best"])
+@pytest.mark.parametrize("knobs", [4, 20, 200])
+def test_a_greedy_path_ends_before_it_is_timed_after_its_path(step, knobs):
+    problem = cost.layerwise_problem(knobs, narrow=True)
+    contestant = Contestant.parse(f"{{name: greedy, step: {step}, restarts: false}}")
+    made = race(problem, contestant.player(problem, budget=1000, seed=0), 1000, 0).evaluations
+    assert made < (20 if knobs == 4 else 700)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +303,7 @@ def test_the_ratio_is_that_of_medians_to_the_plain_sampler():
     for text, warm in times.items():
         contestant = Contestant.parse(text)
         player = contestant.player(problem, budget=2, seed=0)
-        clocked.append(cost.Clocked(contestant, problem, player, warm, [5.0]))
+        clocked.append(cost.Clocked(text, contestant, problem, player, warm, [5.0]))
     _, *rows = cost.table({4: clocked})
     assert [row[2] for row in rows] == ["2.00x", "0.25x", "", ""]
     assert [row[1] for row in rows][:2] == ["4.00 (3.50 to 17.00)", "1.00 (1.00 to 1.00)"]
@@ -305,7 +316,7 @@ def test_a_cold_proposal_is_the_warm_one():
         contestant = Contestant.parse(text)
         problem = cost.layerwise_problem(6)
         player = contestant.player(problem, budget=40, seed=0)
-        clocked = cost.Clocked(contestant, problem, player)
+        clocked = cost.Clocked("one", contestant, problem, player)
         for _ in range(20):
             clocked.step()
         cold = player.resumed(contestant.strategy())
