@@ -32,9 +32,10 @@ class Fitness(base.Fitness):  # type: ignore[misc]
 class Parent:
     """A visible trial as DEAP sees it, with its place in the population."""
 
-    __slots__ = ("candidate", "fitness", "rank")
+    __slots__ = ("candidate", "fitness", "rank", "trial")
 
     def __init__(self, trial: Observation) -> None:
+        self.trial = trial
         self.candidate = trial.candidate
         self.fitness = Fitness(trial.values)
         self.rank = 0
@@ -84,6 +85,7 @@ class GeneticSearch:
         self.mutation = checked(real_number, "mutation", mutation, 0.0)
         self.eta = checked(real_number, "eta", eta, 0.0)
         checked.report()
+        self._known: dict[int, Parent] = {}
 
     def propose(self, view: View, number: int, rng: np.random.Generator) -> Proposal:
         seen = view.seen_keys()
@@ -104,7 +106,9 @@ class GeneticSearch:
             for _ in range(TRIES):
                 yield compressed(space, degree, rng)
             return
-        parents = best_parents(view.done, self.population)
+        if len(self._known) > 2 * len(view.done):  # of other studies
+            self._known.clear()
+        parents = best_parents(view.done, self.population, self._known)
         if not parents:
             return
         for _ in range(TRIES):
@@ -161,12 +165,18 @@ def compressed(space: Space, degree: float, rng: np.random.Generator) -> dict[st
     return space.complete(chosen)
 
 
-def best_parents(done: Sequence[Observation], count: int) -> list[Parent]:
+def best_parents(
+    done: Sequence[Observation], count: int, known: dict[int, Parent] | None = None
+) -> list[Parent]:
     """The best complete trials by constraint domination, then by crowding distance.
 
     A feasible trial beats an infeasible one, and of two infeasible ones that with less violation;
     equals in this are ranked by `selNSGA2`. `Parent.rank` counts the fronts over all groups.
+
+    Args:
+        known: Parents that were made before, by the `id` of their trials; new ones join it.
     """
+    known = {} if known is None else known
     broken = [(sum(t.violations), t.number, t) for t in done if t.state == "complete"]
     broken.sort(key=itemgetter(0, 1))
     chosen: list[Parent] = []
@@ -179,8 +189,11 @@ def best_parents(done: Sequence[Observation], count: int) -> list[Parent]:
         parents = []
         for trial, rank in zip(trials, ranks, strict=True):
             if rank <= last:
-                parents.append(Parent(trial))
-                parents[-1].rank = fronts + int(rank)
+                parent = known.get(id(trial))
+                if parent is None or parent.trial is not trial:
+                    parent = known[id(trial)] = Parent(trial)
+                parent.rank = fronts + int(rank)
+                parents.append(parent)
         # DEAP's fast sort needs two objectives; with one, little is left to sort.
         sort = "log" if len(trials[0].values) > 1 else "standard"
         chosen += tools.selNSGA2(parents, wanted, nd=sort)
@@ -194,7 +207,7 @@ def crossed(
     space: Space, mother: Candidate, father: Candidate, rng: np.random.Generator
 ) -> dict[str, Value]:
     """Uniform crossover; a knob that only one parent has comes from that one."""
-    from_father = rng.random(len(space)) < 0.5
+    from_father = (rng.random(len(space)) < 0.5).tolist()
     child = {}
     for knob, other in zip(space, from_father, strict=True):
         first, second = (father, mother) if other else (mother, father)

@@ -1,13 +1,15 @@
-"""Int and Float: numeric knobs with a range, a step or a log scale."""
+"""Int and Float: numeric knobs with a range, a step or a log scale. And any knob from JSON."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
-from .knobs import Knob, SpaceError, Value, clip
+from .knobs import Choice, Condition, Knob, SpaceError, Value, clip
 
 _TOLERANCE = 1e-6  # of a step: a value this near to a level is that level
 
@@ -174,3 +176,14 @@ class Float(_Number):
 def _decimals(step: float) -> int:
     """The decimals kept on a stepped grid: 0.1 + 0.2 is the level 0.3."""
     return 9 + max(0, -math.floor(math.log10(step)))
+
+
+KINDS: dict[str, type[Knob]] = {kind.KIND: kind for kind in (Choice, Int, Float)}
+
+
+def knob_from_json(record: Mapping[str, Any]) -> Knob:
+    """A knob of any kind; the inverse of `to_json`."""
+    arguments = {name: value for name, value in record.items() if name != "kind"}
+    if arguments.get("active_when") is not None:
+        arguments["active_when"] = Condition(**arguments["active_when"])
+    return KINDS[record["kind"]](**arguments)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .knobs import Choice, Condition, Knob, SpaceError, Value
-from .number_knobs import Float, Int
+from .number_knobs import Float, Int, knob_from_json
 
 __all__ = [
     "Candidate",
@@ -33,7 +33,6 @@ __all__ = [
 
 Candidate = Mapping[str, Value]
 
-KINDS: dict[str, type[Knob]] = {kind.KIND: kind for kind in (Choice, Int, Float)}
 MAX_LEVELS_OF_PARENT = 10_000
 
 
@@ -68,6 +67,7 @@ class Space:
         # Level counts of each subtree, children before parents; continuous knobs count as 1.
         self._counts: dict[str, int] = {}
         self._level_counts: dict[str, list[int]] = {}
+        self._normal: dict[str, dict[tuple[type, Value], Value]] = {n: {} for n in self._by_name}
         for knob in reversed(self.knobs):
             self._count(knob)
 
@@ -167,10 +167,19 @@ class Space:
             if not self._is_active(knob, chosen):
                 continue
             try:
-                chosen[knob.name] = knob.normal(partial[knob.name])
-            except (KeyError, SpaceError):
+                value = partial[knob.name]
+                known = self._normal[knob.name].get((type(value), value))
+                chosen[knob.name] = self._learnt(knob, value) if known is None else known
+            except (KeyError, TypeError, SpaceError):
                 chosen[knob.name] = knob.least_compressed()
         return chosen
+
+    def _learnt(self, knob: Knob, value: Value) -> Value:
+        """The value in its knob's type; remembered for levels, of which there are few."""
+        normal = knob.normal(value)
+        if knob.size is not None:
+            self._normal[knob.name][type(value), value] = normal
+        return normal
 
     def is_neutral(self, candidate: Candidate, prefix: str) -> bool:
         """Whether all knobs whose names begin with `prefix` are at their neutral values."""
@@ -276,7 +285,7 @@ class Space:
 
     @classmethod
     def from_json(cls, records: Iterable[Mapping[str, Any]]) -> Space:
-        return cls(_knob_from_json(record) for record in records)
+        return cls(knob_from_json(record) for record in records)
 
     def _is_active(self, knob: Knob, chosen: Candidate) -> bool:
         when = knob.active_when
@@ -339,10 +348,3 @@ def random_below(bound: int, rng: np.random.Generator) -> int:
         drawn = int.from_bytes(rng.bytes((bits + 7) // 8), "big") >> (-bits % 8)
         if drawn < bound:
             return drawn
-
-
-def _knob_from_json(record: Mapping[str, Any]) -> Knob:
-    arguments = {name: value for name, value in record.items() if name != "kind"}
-    if arguments.get("active_when") is not None:
-        arguments["active_when"] = Condition(**arguments["active_when"])
-    return KINDS[record["kind"]](**arguments)
