@@ -47,6 +47,14 @@ def test_every_key_plugin_and_metric_is_in_the_reference(generated):
     assert [name for name in names if f"`{name}`" not in generated] == []
 
 
+def test_every_strategy_is_explained():
+    page = (REPOSITORY / "docs" / "strategies.md").read_text()
+    assert [name for name in strategies.BUILTIN if f"| `{name}`" not in page] == []
+    from strategies.optuna_table import SAMPLERS
+
+    assert [name for name in SAMPLERS if f"`{name}`" not in page] == []
+
+
 def test_every_key_has_a_meaning():
     for name, field in StudyConfig.model_fields.items():
         assert field.description, name
