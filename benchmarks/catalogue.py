@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def load_problem(name: str, data: Path | None, cache: Path) -> Problem:
         kind = options.pop("name", None)
         if kind != "synthetic":
             raise NasliteError(f"--problem {name}: the name must be synthetic, got {kind!r}")
+        known = [key for key in inspect.signature(synthetic_problem).parameters if key != "cache"]
+        for key in options:
+            if key not in known:
+                raise NasliteError(f"--problem {name}: {unknown_name('key', key, known)}")
         try:
             return synthetic_problem(cache=cache, **options)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise NasliteError(f"--problem {name}: {error}") from None
     if name in SYNTHETIC:
         layers, interaction = SYNTHETIC[name]

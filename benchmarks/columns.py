@@ -13,7 +13,7 @@ import numpy as np
 from search.errors import NasliteError
 from search.registry import unknown_name
 
-from .problem_file import Scalar
+from .problem_file import Scalar, scalar_key
 
 Column = np.ndarray[Any, Any]
 
@@ -43,7 +43,7 @@ class CsvTable:
                     f"path: row {number} has {len(row)} cells, the header {len(self.header)}"
                 )
         for name, value in where.items():
-            kept = [cell == value for cell in self.scalars(name, "where")]
+            kept = [scalar_key(cell) == scalar_key(value) for cell in self.scalars(name, "where")]
             self.rows = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
         if not self.rows:
             raise NasliteError("path: the table has no row" + " that `where` keeps" * bool(where))
@@ -67,10 +67,16 @@ class CsvTable:
 
     def numbers(self, name: str, path: str) -> Column:
         """The column as float64; NaN where a cell is empty."""
-        try:
-            return np.array([float(cell or "nan") for cell in self.cells(name, path)])
-        except ValueError as error:
-            raise NasliteError(f"{path}: column {name!r} must hold numbers: {error}") from None
+        numbers = []
+        for row, cell in enumerate(self.cells(name, path), 1):
+            try:
+                numbers.append(float(cell or "nan"))
+            except ValueError:
+                raise NasliteError(
+                    f"{path}: column {name!r} must hold numbers, got {cell!r} in row {row};"
+                    " an empty cell means that a value is missing"
+                ) from None
+        return np.array(numbers)
 
 
 def _boolean(cell: str) -> bool:

@@ -227,9 +227,7 @@ class PymooPlayer:
 
 def optuna_random(problem: Problem, seed: int) -> Player:
     """Optuna's RandomSampler; it repeats itself."""
-    from optuna.samplers import RandomSampler
-
-    return OptunaPlayer(problem, lambda: RandomSampler(seed=seed))
+    return _optuna(problem, "RandomSampler", seed=seed)
 
 
 def optuna_tpe(
@@ -241,15 +239,15 @@ def optuna_tpe(
     constant_liar: bool = True,
 ) -> Player:
     """Optuna's TPESampler with its defaults, but multivariate, as ours is."""
-    from optuna.samplers import TPESampler
-
-    options: dict[str, Any] = {
-        "multivariate": multivariate,
-        "n_startup_trials": n_startup_trials,
-        "n_ei_candidates": n_ei_candidates,
-        "constant_liar": constant_liar,
-    }
-    return OptunaPlayer(problem, lambda: TPESampler(seed=seed, **options))
+    return _optuna(
+        problem,
+        "TPESampler",
+        seed=seed,
+        multivariate=multivariate,
+        n_startup_trials=n_startup_trials,
+        n_ei_candidates=n_ei_candidates,
+        constant_liar=constant_liar,
+    )
 
 
 def optuna_nsgaii(
@@ -266,23 +264,33 @@ def optuna_nsgaii(
     It does not breed from enqueued trials, so the baseline is lost to it; `breed_baseline` makes
     the baseline part of the first generation, by the attribute that the sampler itself sets.
     """
-    from optuna.samplers import NSGAIISampler
-
-    options: dict[str, Any] = {
-        "population_size": population_size,
-        "mutation_prob": mutation_prob,
-        "crossover_prob": crossover_prob,
-        "swapping_prob": swapping_prob,
-    }
-    attrs = {"NSGAIISampler:generation": 0} if breed_baseline else None
-    return OptunaPlayer(problem, lambda: NSGAIISampler(seed=seed, **options), attrs)
+    return _optuna(
+        problem,
+        "NSGAIISampler",
+        {"NSGAIISampler:generation": 0} if breed_baseline else None,
+        seed=seed,
+        population_size=population_size,
+        mutation_prob=mutation_prob,
+        crossover_prob=crossover_prob,
+        swapping_prob=swapping_prob,
+    )
 
 
 def optuna_gp(problem: Problem, seed: int, n_startup_trials: int = 10) -> Player:
     """Optuna's GPSampler; a proposal takes a second or more after some hundred trials."""
-    from optuna.samplers import GPSampler
+    return _optuna(problem, "GPSampler", seed=seed, n_startup_trials=n_startup_trials)
 
-    return OptunaPlayer(problem, lambda: GPSampler(seed=seed, n_startup_trials=n_startup_trials))
+
+def _optuna(
+    problem: Problem,
+    sampler: str,
+    baseline_attrs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Player:
+    import optuna.samplers
+
+    make = getattr(optuna.samplers, sampler)
+    return OptunaPlayer(problem, lambda: make(**options), baseline_attrs)
 
 
 def pymoo_nsga2(problem: Problem, seed: int, population: int = POPULATION) -> Player:

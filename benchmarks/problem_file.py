@@ -13,8 +13,14 @@ from search.errors import NasliteError
 from search.registry import unknown_name
 
 Scalar = bool | int | float | str
+ScalarKey = tuple[bool, Scalar]
 _GOALS = {"minimize": "min", "maximize": "max"}
 _WORST = re.compile(r"worst(?:\s*\*\s*(?P<factor>\d+\.?\d*|\.\d+))?")
+
+
+def scalar_key(value: Scalar) -> ScalarKey:
+    """Equal for equal values; true is not 1, and false is not 0."""
+    return isinstance(value, bool), value
 
 
 class Section(BaseModel):
@@ -163,24 +169,44 @@ def read_problem_file(path: Path) -> TableSpec:
     try:
         return TableSpec.model_validate(read_yaml(path))
     except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise NasliteError(f"{path}: {_one_line(dict(problems[0]))}{more}") from None
+        # A value that is of none of several types is one problem and not one for each type.
+        lines = dict.fromkeys(_one_line(dict(details)) for details in error.errors())
+        first, more = next(iter(lines)), len(lines) - 1
+        raise NasliteError(f"{path}: {first}" + f" (and {more} more)" * bool(more)) from None
 
 
 _SECTIONS: Mapping[str, type[Section]] = {"knobs": KnobSpec, "objectives": ObjectiveSpec}
+_SHORT = {"knobs": "the neutral level alone", "objectives": "`min` or `max` alone"}
+_TYPES = ("bool", "int", "float", "str")
+_RULES = {
+    "dict_type": "must be keys and values",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "too_short": "must not be empty",
+    "too_long": "must be three at most",
+}
 
 
 def _one_line(details: dict[str, Any]) -> str:
-    location = [str(part) for part in details["loc"]]
+    location, kind = [str(part) for part in details["loc"]], details["type"]
+    got = f"got {details.get('input')!r}"
+    if len(location) > 2 and location[-1] in _TYPES:  # pydantic names the types that it tried
+        where = ".".join(location[:-1])
+        if location[-2] == "reference":
+            return f"{where}: must be a number, `worst` or `worst * 1.02`, {got}"
+        return f"{where}: must be a number, a text, true or false, {got}"
     where = ".".join(location)
-    if details["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         section = _SECTIONS[location[0]] if len(location) > 1 else TableSpec
         return f"{where}: {unknown_name('key', location[-1], section.model_fields)}"
-    if details["type"] == "missing":
+    if kind == "missing":
         return f"{where}: this key is required"
-    if details["type"] == "value_error":
+    if kind == "value_error":
         message = str(details["ctx"]["error"])
         return f"{where}: {message}" if where else message
-    message = details["msg"][0].lower() + details["msg"][1:]
-    return f"{where}: {message}, got {details.get('input')!r}"
+    if kind == "model_type":
+        keys = ", ".join(_SECTIONS[location[0]].model_fields)
+        return f"{where}: must be keys and values ({keys}) or {_SHORT[location[0]]}, {got}"
+    rule = _RULES.get(kind, details["msg"][0].lower() + details["msg"][1:])
+    return f"{where}: {rule}, {got}"

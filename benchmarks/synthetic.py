@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from search.goals import Goals
+from strategies.base import real_number, whole_number
 from strategies.space import Candidate, Int, Space
 
 from .problem import Problem, hypervolume_of
@@ -108,10 +109,9 @@ def synthetic_problem(
     Raises:
         ValueError: An argument is out of its range.
     """
-    if layers < 1 or levels < 2:
-        raise ValueError(f"layers must be >= 1 and levels >= 2, got {layers} and {levels}")
-    if not 0 <= interaction <= MAX_STRENGTH:
-        raise ValueError(f"interaction must be in [0, {MAX_STRENGTH}], got {interaction!r}")
+    for name, value, low in (("layers", layers, 1), ("levels", levels, 2), ("seed", seed, 0)):
+        whole_number(name, value, low)
+    interaction = real_number("interaction", interaction, 0, MAX_STRENGTH)
     instance = Layers.drawn(layers, levels, interaction, seed)
     name = f"synthetic-{layers}-{interaction:g}"
     name += f"-levels{levels}" * (levels != 5) + f"-seed{seed}" * (seed != 0)

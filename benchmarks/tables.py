@@ -17,7 +17,7 @@ from strategies.space import Candidate, Choice, Space
 from .columns import Column, CsvTable
 from .formulas import Affine, parse_formula
 from .problem import Problem, hypervolume_of, true_front
-from .problem_file import KnobSpec, Scalar, TableSpec, read_problem_file
+from .problem_file import KnobSpec, Scalar, TableSpec, read_problem_file, scalar_key
 
 DIRECTIONS = {"up": 1, "down": -1, "none": 0}
 
@@ -45,6 +45,7 @@ class TableRows:
     Args:
         formulas: Metric -> what it is made of.
         noise: Column -> columns of which one measurement draws one.
+        paths: Column -> the key of the YAML file that speaks of it; others are metrics.
     """
 
     def __init__(
@@ -53,26 +54,27 @@ class TableRows:
         formulas: Mapping[str, Affine],
         noise: Mapping[str, Sequence[str]],
         table: CsvTable,
+        paths: Mapping[str, str],
     ) -> None:
         self.formulas = formulas
         self.noise = noise
         used = {name for formula in formulas.values() for name in formula.factors}
         drawn = {name for columns in noise.values() for name in columns}
-        self.columns = {name: table.numbers(name, "columns") for name in sorted(used | drawn)}
+        self.columns = {name: table.numbers(name, paths[name]) for name in sorted(used | drawn)}
         self.metrics: dict[str, Column] = {
             name: np.broadcast_to(formula(self.columns), (len(table.rows),))
             for name, formula in formulas.items()
         }
         needed = [*self.metrics.values(), *(self.columns[name] for name in drawn)]
         self.complete: Column = np.isfinite(np.array(needed)).all(axis=0)
-        self._levels = [(k.name, {k.at(i): i for i in range(k.size)}) for k in space]
+        self._levels = [(k.name, {scalar_key(k.at(i)): i for i in range(k.size)}) for k in space]
         positions = []
         for name, levels in self._levels:
-            found = [levels.get(value) for value in table.scalars(name, "knobs")]
+            found = [levels.get(scalar_key(value)) for value in table.scalars(name, "knobs")]
             if None in found:
                 number = found.index(None)
                 value = table.scalars(name, "knobs")[number]
-                known = ", ".join(repr(level) for level in levels)
+                known = ", ".join(repr(level) for _, level in levels)
                 raise NasliteError(
                     f"knobs.{name}.levels: must hold every value of the column,"
                     f" got {value!r} in row {number + 1}; levels: {known}"
@@ -106,7 +108,9 @@ class TableRows:
         return {name: formula(cells) for name, formula in self.formulas.items()}
 
     def _row(self, candidate: Candidate) -> int | None:
-        return self.rows.get(tuple(levels[candidate[name]] for name, levels in self._levels))
+        return self.rows.get(
+            tuple(levels[scalar_key(candidate[name])] for name, levels in self._levels)
+        )
 
 
 def _problem(spec: TableSpec, path: Path, source: Path, noisy: bool) -> Problem:
@@ -118,7 +122,8 @@ def _problem(spec: TableSpec, path: Path, source: Path, noisy: bool) -> Problem:
     goals = _goals(spec, formulas)
     noise: Mapping[str, Sequence[str]] = spec.noise if noisy else {}
     needed = [*goals.objectives, *(limit.name for limit in goals.constraints)]
-    evaluator = TableRows(space, {name: formulas[name] for name in needed}, noise, table)
+    paths = _paths(spec, goals, formulas)
+    evaluator = TableRows(space, {name: formulas[name] for name in needed}, noise, table, paths)
     missing = (space.size or 0) - len(evaluator.rows)
     if missing and spec.missing == "error":
         raise NasliteError(f"missing: {missing:,} of {space.size:,} candidates have no row")
@@ -182,7 +187,8 @@ def _knob(name: str, spec: KnobSpec, table: CsvTable) -> Choice:
     ordered = not text if spec.ordered is None else spec.ordered
     if ordered and text and spec.levels is None:
         raise NasliteError(f"knobs.{name}.levels: needed, as words have no order of their own")
-    if spec.neutral not in levels:
+    keys = [scalar_key(level) for level in levels]
+    if scalar_key(spec.neutral) not in keys:
         known = ", ".join(repr(level) for level in levels)
         raise NasliteError(f"knobs.{name}.neutral: must be one of {known}, got {spec.neutral!r}")
     if spec.direction in ("up", "down") and not ordered:
@@ -190,12 +196,12 @@ def _knob(name: str, spec: KnobSpec, table: CsvTable) -> Choice:
     if spec.direction is not None:
         direction = DIRECTIONS[spec.direction]
     else:
-        ends = {levels[0]: 1, levels[-1]: -1}
-        direction = ends.get(spec.neutral, 0) if ordered and len(levels) > 1 else 0
+        ends = {keys[0]: 1, keys[-1]: -1}
+        direction = ends.get(scalar_key(spec.neutral), 0) if ordered and len(levels) > 1 else 0
     return Choice(
         name=name,
         values=tuple(levels),
-        neutral=levels[levels.index(spec.neutral)],
+        neutral=levels[keys.index(scalar_key(spec.neutral))],
         ordered=ordered,
         direction=direction,
     )
@@ -205,6 +211,10 @@ def _formulas(spec: TableSpec, header: Sequence[str]) -> dict[str, Affine]:
     """Every column and every derived one by name."""
     formulas = {name: Affine(factors={name: 1.0}) for name in header}
     for name, text in spec.derived.items():
+        if name in header:
+            raise NasliteError(
+                f"derived.{name}: must not be the name of a column, got {name!r}; choose another"
+            )
         try:
             formulas[name] = parse_formula(text, formulas)
         except NasliteError as error:
@@ -236,13 +246,29 @@ def _goals(spec: TableSpec, formulas: Mapping[str, Affine]) -> Goals:
     return Goals(objectives, tuple(limits))
 
 
+def _paths(spec: TableSpec, goals: Goals, formulas: Mapping[str, Affine]) -> dict[str, str]:
+    """Of each column that is read as numbers, the key of the file that is the first to use it."""
+    paths: dict[str, str] = {}
+    used = {name: f"objectives.{name}" for name in goals.objectives}
+    for position, limit in enumerate(goals.constraints):
+        used.setdefault(limit.name, f"limits.{position}")
+    used |= {name: f"derived.{name}" for name in spec.derived if name in used}
+    for name, path in used.items():
+        for column in formulas[name].factors:
+            paths.setdefault(column, path)
+    for name, columns in spec.noise.items():
+        for column in columns:
+            paths.setdefault(column, f"noise.{name}")
+    return paths
+
+
 def _front_and_corner(
     rows: TableRows, goals: Goals, spec: TableSpec
 ) -> tuple[Column, tuple[float, ...]]:
     """The true front of the feasible rows and the reference point, both minimised."""
     kept = rows.complete.copy()
     if not kept.any():
-        raise NasliteError("objectives: no row has all metrics")
+        raise NasliteError(_why_no_row(rows, goals))
     signs = [-1.0 if goal == "maximize" else 1.0 for goal in goals.objectives.values()]
     corner = []
     for name, sign in zip(goals.objectives, signs, strict=True):
@@ -256,3 +282,17 @@ def _front_and_corner(
     if not len(values):
         raise NasliteError("limits: no row meets them")
     return true_front(values), tuple(corner)
+
+
+def _why_no_row(rows: TableRows, goals: Goals) -> str:
+    """Why no row has all that it needs."""
+    for name, column in rows.metrics.items():
+        if not np.isfinite(column).any():
+            path = f"objectives.{name}" if name in goals.objectives else "limits"
+            return f"{path}: no row has a finite number for {name!r}"
+    for name, columns in rows.noise.items():
+        for drawn in columns:
+            if not np.isfinite(rows.columns[drawn]).any():
+                return f"noise.{name}: no row has a finite number in column {drawn!r}"
+    needed = [*rows.metrics, *(name for names in rows.noise.values() for name in names)]
+    return f"objectives: no row has a finite number for all of {', '.join(needed)}"

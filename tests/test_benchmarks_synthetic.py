@@ -114,5 +114,5 @@ def test_a_strategy_reaches_the_whole_front(tmp_path):
 
 @pytest.mark.parametrize("interaction", [-0.1, 1.3])
 def test_strengths_that_could_make_the_damage_negative_are_refused(tmp_path, interaction):
-    with pytest.raises(ValueError, match=r"interaction must be in \[0, 1.25\]"):
+    with pytest.raises(ValueError, match=r"interaction must be a number in \[0, 1.25\]"):
         synthetic_problem(cache=tmp_path, interaction=interaction)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_tables import (
-    GRID_YAML,
     grid,
     grid_rows,
     swept_hypervolume,
@@ -164,99 +163,16 @@ def test_the_table_is_looked_for_in_the_data_folder_first(tmp_path):
     assert table_problem(path, None).exact({"x": 0}).values == (10, 8)
 
 
-ERRORS = [
-    ({"knob": {}}, "knob: unknown key 'knob'; did you mean 'knobs'?"),
-    ({"knobs": {}}, "knobs: "),
-    ({"knobs": {"x": {"neutral": 0, "order": True}}}, "knobs.x.order: unknown key 'order'; did"),
-    ({"knobs": {"x": {"ordered": True}}}, "knobs.x.neutral: this key is required"),
-    ({"knobs": {"x": {"neutral": 7}}}, "knobs.x.neutral: must be one of 0, 1, 2, 3, got 7"),
-    ({"knobs": {"y": 0}}, "knobs: unknown column 'y'; known: err, size, x"),
-    ({"knobs": {"z*": 0}}, "knobs: unknown column 'z*'"),
-    ({"knobs": {"x": 0, "?": 0}}, "knobs: column 'x' must be meant once, got '?'"),
-    ({"knobs": {"x": {"neutral": 0, "levels": [0, 1]}}}, "got 2 in row 3; levels: 0, 1"),
-    ({"objectives": {"error": "min"}}, "objectives.error: unknown column 'error'; did you mean"),
-    ({"objectives": {"err": "low"}}, "objectives.err.goal: input should be 'min' or 'max', got"),
-    (
-        {"objectives": {"err": {"goal": "min", "reference": "best"}}},
-        "or `worst * 1.02`, got 'best'",
-    ),
-    ({"objectives": {"err": {"goal": "min", "reference": 5}}}, "no row is better than the ref"),
-    ({"quality": "er"}, "quality must be one of the objectives: unknown objective 'er'; did"),
-    ({"limits": ["err"]}, "limits.0: expected one of <= "),
-    ({"limits": ["erk <= 3"]}, "limits.0: unknown column 'erk'; did you mean 'err'?"),
-    ({"limits": ["err <= 3"]}, "limits: no row meets them"),
-    ({"derived": {"acc": "100 - er"}}, "derived.acc: unknown column 'er'; did you mean 'err'?"),
-    ({"derived": {"acc": "err * size"}}, "derived.acc: columns cannot be multiplied"),
-    ({"derived": {"acc": "__import__('os')"}}, "derived.acc: cannot read"),
-    ({"where": {"y": 1}}, "where: unknown column 'y'"),
-    ({"where": {"x": 9}}, "path: the table has no row that `where` keeps"),
-    ({"where": {"x": 1}, "knobs": {"x": {"neutral": 0, "levels": [0, 1]}}}, "has no row"),
-    ({"path": "none.csv"}, "give --data DIR or set NASLITE_BENCH_DATA"),
-]
-
-
-@pytest.mark.parametrize(("changes", "message"), ERRORS)
-def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
-    path = tiny(tmp_path, **changes)
-    with pytest.raises(NasliteError) as caught:
-        table_problem(path, None)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ")
-    assert message in text
-    assert "\n" not in text
-
-
-def test_noise_must_be_explained(tmp_path):
-    with pytest.raises(NasliteError, match="noise: this key is required"):
-        table_problem(tiny(tmp_path), None, noisy=True)
-    for noise, message in [
-        ({"err": ["er"]}, "column 'er'; did you"),
-        ({"err": []}, "at least one"),
-    ]:
-        with pytest.raises(NasliteError, match=message):
-            table_problem(tiny(tmp_path, noise=noise), None)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("path: [", "line 1, column"),
-        ("", "must be keys and values, got None"),
-        ("- path", "must be keys and values, got"),
-    ],
-)
-def test_yaml_that_cannot_be_read(tmp_path, text, message):
-    path = tmp_path / "problem.yaml"
-    path.write_text(text)
-    with pytest.raises(NasliteError, match=message):
-        table_problem(path, None)
-    with pytest.raises(NasliteError, match="cannot read the problem"):
-        table_problem(tmp_path / "none.yaml", None)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "path: the table has no row"),
-        ("x,err,size\n0,1\n", "path: row 1 has 2 cells, the header 3"),
-        ("x,err,size\n0,1,high\n", "columns: column 'size' must hold numbers"),
-        ("x,err,size\n0,1,2\n0,1,3\n", "knobs: rows 1 and 2 have the same knobs"),
-    ],
-)
-def test_tables_that_cannot_be_used(tmp_path, text, message):
-    path = tiny(tmp_path)
-    (tmp_path / "tiny.csv").write_text(text)
-    with pytest.raises(NasliteError, match=message):
-        table_problem(path, None)
-
-
-def test_words_have_no_order_of_their_own(tmp_path):
-    knobs = {**GRID_YAML["knobs"], "kind": {"neutral": "plain", "ordered": True}}
-    with pytest.raises(NasliteError, match=r"knobs\.kind\.levels: needed, as words"):
-        table_problem(grid(tmp_path, knobs=knobs), None)
-    knobs["kind"] = {"neutral": "plain", "direction": "up"}
-    with pytest.raises(NasliteError, match=r"knobs\.kind\.direction: needs an ordered knob"):
-        table_problem(grid(tmp_path, knobs=knobs), None)
+def test_true_and_false_are_levels_of_their_own(tmp_path):
+    path = tiny(tmp_path, knobs={"x": {"neutral": True, "levels": [False, True]}})
+    (tmp_path / "tiny.csv").write_text("x,err,size\nTrue,10,8\nfalse,12,4\n")
+    problem = table_problem(path, None)
+    (knob,) = problem.space
+    assert (knob.values, knob.neutral, knob.direction) == ((False, True), True, -1)
+    assert problem.exact({"x": False}).values == (12, 4)
+    path = tiny(tmp_path, knobs={"x": 0}, where={"y": True})
+    (tmp_path / "tiny.csv").write_text("y,x,err,size\nfalse,0,99,9\nTRUE,0,10,8\ntrue,1,12,4\n")
+    assert table_problem(path, None).exact({"x": 0}).values == (10, 8)
 
 
 @pytest.mark.parametrize(
@@ -309,8 +225,13 @@ def test_every_problem_of_ours_is_listed_and_an_unknown_one_is_named():
         load_problem("macro-flop", None, Path("unused"))
     for text, message in [
         ("{name: table}", "the name must be synthetic, got 'table'"),
-        ("{name: synthetic, depth: 3}", "depth"),
-        ("{name: synthetic, layers: 0}", "layers must be >= 1"),
+        ("{name: synthetic, layer: 3}", "unknown key 'layer'; did you mean 'layers'"),
+        ("{name: synthetic, cache: here}", "unknown key 'cache'; known: interaction, "),
+        ("{name: synthetic, layers: 0}", "layers must be an integer >= 1, got 0"),
+        ("{name: synthetic, layers: x}", "layers must be an integer >= 1, got 'x'"),
+        ("{name: synthetic, levels: 1}", "levels must be an integer >= 2, got 1"),
+        ("{name: synthetic, seed: -1}", "seed must be an integer >= 0, got -1"),
+        ("{name: synthetic, interaction: [1]}", r"a number in \[0, 1.25\], got \[1\]"),
     ]:
         with pytest.raises(NasliteError, match=message):
             load_problem(text, None, Path("unused"))
