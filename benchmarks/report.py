@@ -20,7 +20,8 @@ HOW_TO_READ = """\
 - Rows stand from the best to the worst: by the median at 95%, then by that at 98%. Where the
   median run does not get there, it comes after all others, by the median share at the end.
 - Mean ranks are over the problems of this run, every problem counting the same; equal strategies
-  share the mean of their ranks. Who has not run on all problems comes last.
+  share the mean of their ranks, and `mean rank` is the mean of those at 95% and at 98%. Who has
+  not run on all problems comes last.
 - With noise a strategy sees single measurements, and the hypervolume is that of the true means of
   what it evaluated.
 - Peers are told the knobs, the order of their levels and the baseline, but not in which direction
