@@ -82,13 +82,13 @@ class GreedySearch:
 
 def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
     """The first trial of a path from a random point of the front, or else one near good points."""
-    layers, seed = _layers(path.view, rng), int(rng.integers(2**63))
+    layers = _layers(path.view, rng)
     for point in layers[0] if layers else []:
         proposal = path.follow(point, {})
         if isinstance(proposal, Proposal):
             return proposal
     for point in chain.from_iterable(layers):
-        beside = path.beside(point, seed)
+        beside = path.beside(point)
         if beside is not None:
             return beside
     return Proposal(unseen_candidate(path.view, rng))

@@ -32,7 +32,10 @@ class Explored:
         self.ladder = Ladder(view.space, levels)
         self._study = _study(view)
         self._rows: list[Observation] = []
-        self._spent: dict[tuple[str, int], int] = {}  # -> the last trial that proved it
+        # By trial: the last of the trials that show it; and how many of its neighbours, in their
+        # order, are visible, of how many, and the last of them.
+        self._spent: dict[int, int] = {}
+        self._beside: dict[int, tuple[int, int, int]] = {}
 
     def fits(self, view: View) -> bool:
         return all(a is b or a == b for a, b in zip(self._study, _study(view), strict=True))
@@ -45,21 +48,39 @@ class Explored:
                 break
             same += 1
         if same < len(self._rows):
-            self._spent = {place: last for place, last in self._spent.items() if last < same}
+            self._spent = {n: last for n, last in self._spent.items() if last < same}
+            self._beside = {n: seen for n, seen in self._beside.items() if seen[2] < same}
         self._rows[same:] = view.done[same:]
 
-    def is_spent(self, kind: str, start: Observation) -> bool:
-        return (kind, start.number) in self._spent
+    def is_spent(self, start: Observation) -> bool:
+        """Whether no path from here leads to a new trial."""
+        return start.number in self._spent
 
-    def note(self, kind: str, start: Observation, met: Sequence[Observation]) -> None:
-        """Nothing new comes from `start`, as the ended trials `met` prove."""
+    def spend(self, start: Observation, met: Sequence[Observation]) -> None:
+        """No path from here leads to a new trial, as the trials `met` show."""
+        if all(self._has_ended(trial) for trial in (start, *met)):
+            self._spent[start.number] = max(trial.number for trial in (start, *met))
+
+    def visible_beside(self, point: Observation) -> tuple[int, int]:
+        """How many of its neighbours, from the first on, are visible, and of how many (or -1)."""
+        count, total, _ = self._beside.get(point.number, (0, -1, 0))
+        return count, total
+
+    def see_beside(self, point: Observation, neighbour: Observation, total: int) -> bool:
+        """Note that the next neighbour is visible; false if it may yet change."""
+        if not (self._has_ended(point) and self._has_ended(neighbour)):
+            return False
+        count, _, last = self._beside.get(point.number, (0, total, point.number))
+        self._beside[point.number] = count + 1, total, max(last, neighbour.number)
+        return True
+
+    def _has_ended(self, trial: Observation) -> bool:
         rows = self._rows
-        if all(t.number < len(rows) and rows[t.number] is t for t in (start, *met)):
-            self._spent[kind, start.number] = max(trial.number for trial in (start, *met))
+        return trial.number < len(rows) and rows[trial.number] is trial
 
 
 def _study(view: View) -> tuple[Any, ...]:
-    return view.space, view.costs, view.drop
+    return view.space, view.costs, view.drop, view.seed
 
 
 class Path(ABC):
@@ -78,24 +99,32 @@ class Path(ABC):
 
     def follow(self, start: Observation, memo: Mapping[str, Any]) -> Proposal | Stop:
         """The next trial of the path from `start`; `memo` is that of its last trial, or empty."""
-        if self.explored.is_spent("path", start):
+        if self.explored.is_spent(start):
             return Stop.END
         self._met.clear()
         found = self._follow(start, memo)
         if found is Stop.END and not memo:
-            self.explored.note("path", start, self._met)
+            self.explored.spend(start, self._met)
         return found
 
-    def beside(self, point: Observation, seed: int) -> Proposal | None:
-        """A neighbour of a trial, in any direction, that is not visible yet; drawn by a seed."""
-        if self.explored.is_spent("beside", point):
+    def beside(self, point: Observation) -> Proposal | None:
+        """A neighbour of a trial, in any direction, that is not visible yet.
+
+        Which comes first is drawn once for each point, so that what was looked at stays so.
+        """
+        known, total = self.explored.visible_beside(point)
+        if known == total:
             return None
-        self._met.clear()
-        near = self.space.neighbours(point.candidate)
-        for i in np.random.default_rng((seed, point.number)).permutation(len(near)):
-            if self.seen(near[i]) is None:
-                return Proposal(near[i])
-        self.explored.note("beside", point, self._met)
+        here = self.space.complete(point.candidate)
+        moves = self.space.moves(here)
+        order = np.random.default_rng((self.view.seed, point.number)).permutation(len(moves))
+        in_order = True
+        for position in order[known:]:
+            candidate = self.space.complete({**here, **dict([moves[position]])})
+            trial = self.seen(candidate)
+            if trial is None:
+                return Proposal(candidate)
+            in_order = in_order and self.explored.see_beside(point, trial, len(moves))
         return None
 
     @abstractmethod

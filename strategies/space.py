@@ -252,12 +252,12 @@ class Space:
 
         A candidate with values that are not its knobs' own is moved into the space first.
         """
-        candidate = self.complete(candidate)
-        found = []
-        for name in candidate:
-            for value in self._by_name[name].adjacent(candidate[name]):
-                found.append(self.complete({**candidate, name: value}))
-        return found
+        here = self.complete(candidate)
+        return [self.complete({**here, name: value}) for name, value in self.moves(here)]
+
+    def moves(self, candidate: Candidate) -> list[tuple[str, Value]]:
+        """Every move of one knob of a candidate of the space to an adjacent value."""
+        return [(n, v) for n in candidate for v in self._by_name[n].adjacent(candidate[n])]
 
     def encode(self, candidate: Candidate) -> np.ndarray:
         """The candidate as a float64 vector in [0, 1]^len(space).

@@ -340,6 +340,19 @@ def test_the_gain_is_relative_and_adds_up_over_costs():
     assert gain_and_loss(view, a, b) == (pytest.approx(0.75), pytest.approx(0.1))
 
 
+@pytest.mark.parametrize("lag", [1, 4])
+@pytest.mark.parametrize("step", ["best", "once"])
+def test_what_an_object_remembers_of_restarts_changes_nothing(step, lag):
+    toy = Toy(SPACES["conditional"], trials=220, lag=lag)
+    warm = GreedySearch(step)
+    steps = play(warm, toy)
+    assert len(steps) == 220
+    for made in [*steps[::9], *reversed(steps[::7])]:
+        for strategy in (GreedySearch(step), warm):
+            again = strategy.propose(made.view, made.number, toy.rng(made.number))
+            assert again == made.proposal, f"trial {made.number}"
+
+
 def test_restarts_are_drawn_from_the_trials_own_generator():
     space = Space(Int(name=name, low=0, high=2, neutral=0, direction=1) for name in "abc")
 
