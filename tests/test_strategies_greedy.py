@@ -11,10 +11,10 @@ from hypothesis import given
 
 from strategies.base import Exhausted, Observation, Strategy, View, trial_rng
 from strategies.greedy import GreedySearch
-from strategies.paths import best_trade, gain_and_loss
 from strategies.rungs import Ladder, further_rungs, rungs
 from strategies.space import Choice, Condition, Float, Int, Space
 from strategies.testing import SPACES, StrategyContract, Toy, play
+from strategies.trades import best_trade, gain_and_loss
 
 
 class TestGreedyBest(StrategyContract):
