@@ -27,8 +27,8 @@ HOW_TO_READ = """\
 - Peers are told the knobs, the order of their levels and the baseline, but not in which direction
   a knob compresses: only ours have such a notion, and greedy and genetic use it.
 - Optuna's NSGA-II as a peer does not breed from the enqueued baseline, as Optuna gives no
-  generation to a trial that was asked before any was complete; measured, that made no difference
-  beyond noise (its option `breed_baseline: true`).
+  generation to a trial that was asked before any was complete. Its option `breed_baseline: true`
+  mends that: little changes with few knobs, much with many.
 - The path of greedy does not depend on the seed where measurements have no noise: up to its end,
   its quartiles are those of one path.
 - Where a synthetic problem has interactions, its reference front is a lower bound of the true one:
