@@ -82,7 +82,7 @@ class GreedySearch:
 
 def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
     """The first trial of a path from a random point of the front, or else one near good points."""
-    layers = _layers(path.view, rng)
+    layers = _layers(path, rng)
     for point in layers[0] if layers else []:
         proposal = path.follow(point, {})
         if isinstance(proposal, Proposal):
@@ -94,15 +94,15 @@ def _restarted(path: Path, rng: np.random.Generator) -> Proposal:
     return Proposal(unseen_candidate(path.view, rng))
 
 
-def _layers(view: View, rng: np.random.Generator) -> list[list[Observation]]:
+def _layers(path: Path, rng: np.random.Generator) -> list[list[Observation]]:
     """The complete trials of the space by non-domination, the front first; shuffled in each.
 
     Feasible before infeasible, then by less violation. The baseline need not lie in the space.
     """
     complete = [
         trial
-        for trial in view.done
-        if trial.state == "complete" and (trial.number or view.space.contains(trial.candidate))
+        for trial in path.view.done
+        if trial.state == "complete" and (trial.number or path.explored.holds_baseline)
     ]
     ranks: dict[int, int] = {}
     feasible = [trial for trial in complete if trial.is_feasible]

@@ -31,6 +31,7 @@ class Explored:
 
     def __init__(self, view: View, levels: int) -> None:
         self.ladder = Ladder(view.space, levels)
+        self.holds_baseline = view.space.contains(view.space.baseline())
         self._study = _study(view)
         self._rows: list[Observation] = []
         # By trial: the last of the trials that show it; and how many of its neighbours, in their
