@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from search.goals import Goals
-from strategies.base import real_number, whole_number
+from strategies.options import real_number, whole_number
 from strategies.space import Candidate, Int, Space
 
 from .problem import Problem, hypervolume_of

@@ -10,8 +10,9 @@ import moocore
 import numpy as np
 from deap import base, tools
 
-from .base import Observation, OptionChecks, Proposal, View, real_number, whole_number
+from .base import Observation, Proposal, View
 from .knobs import Knob, Value
+from .options import OptionChecks, real_number, whole_number
 from .random_search import unseen_candidate
 from .space import Candidate, Space, candidate_key
 

@@ -7,16 +7,8 @@ from itertools import chain
 import numpy as np
 from moocore import pareto_rank
 
-from .base import (
-    Exhausted,
-    Observation,
-    OptionChecks,
-    Proposal,
-    View,
-    flag,
-    one_of,
-    whole_number,
-)
+from .base import Exhausted, Observation, Proposal, View
+from .options import OptionChecks, flag, one_of, whole_number
 from .paths import BestPath, Explored, OncePath, Path, Stop
 from .random_search import unseen_candidate
 

@@ -17,7 +17,8 @@ from optuna.samplers import (
     RandomSampler,
 )
 
-from .base import Capabilities, OptionChecks, flag, one_of, real_number, whole_number
+from .base import Capabilities
+from .options import OptionChecks, flag, one_of, real_number, whole_number
 from .optuna_cma import POSITION, ReplayedCmaEsSampler
 from .optuna_space import FlatParameters, ListedParameters, Parameters, TreeParameters
 from .optuna_tpe import UnseenTpeSampler

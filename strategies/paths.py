@@ -122,7 +122,8 @@ class Path(ABC):
         order = np.random.default_rng((self.view.seed, point.number)).permutation(len(moves))
         in_order = True
         for position in order[known:]:
-            candidate = self.space.complete({**here, **dict([moves[position]])})
+            name, value = moves[position]
+            candidate = self.space.complete({**here, name: value})
             trial = self.seen(candidate)
             if trial is None:
                 return Proposal(candidate)

@@ -83,9 +83,22 @@ def change_candidate(store, number: int, index: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", strategies.BUILTIN)
+SEARCHES = [
+    *({"name": name} for name in strategies.BUILTIN),
+    {"name": "greedy", "step": "best"},
+    {"name": "genetic", "population": 4, "initial": 3},
+    *(
+        {"name": "optuna", "sampler": sampler}
+        for sampler in ("nsgaii", "nsgaiii", "qmc", "grid", "bruteforce", "random")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "strategy", SEARCHES, ids=lambda options: "-".join(map(str, options.values()))
+)
 @pytest.mark.parametrize("enqueue", [[], [SPACE.at(13), SPACE.at(4)]])
-def test_every_builtin_strategy_replays_an_interrupted_study(store, name, enqueue):
+def test_every_strategy_replays_an_interrupted_study(store, strategy, enqueue):
     """Interrupted in trial 6, so that its row is stored before its outcome is known."""
 
     def disturb(candidate):
@@ -95,7 +108,7 @@ def test_every_builtin_strategy_replays_an_interrupted_study(store, name, enqueu
             os.kill(os.getpid(), signal.SIGINT)
 
     bench = FormulaBench(disturb)
-    new_study(store, trials=12, strategy={"name": name}, enqueue=enqueue)
+    new_study(store, trials=12, strategy=strategy, enqueue=enqueue)
     with pytest.raises(KeyboardInterrupt):
         control(store, bench=bench)
     assert store.trials(store.study("s"))[-1].state == "running"

@@ -37,18 +37,9 @@ OUTCOMES = {
 }  # fmt: skip
 
 
-def search(
-    strategy: Strategy,
-    space: Space,
-    outcome: Callable[[dict[str, Any]], tuple[float, float] | None],
-    *,
-    trials: int = 20,
-    limit: float = 1e9,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+def search(*study: Any, **options: Any) -> list[dict[str, Any]]:
     """The candidates that `run` proposes."""
-    rows = run(strategy, space, outcome, trials=trials, limit=limit, seed=seed)
-    return [dict(row.candidate) for row in rows[1:]]
+    return [dict(row.candidate) for row in run(*study, **options)[1:]]
 
 
 def run(
