@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compressors.base import Refused
+
 
 class NasliteError(Exception):
     """Base of all errors that a user can act on."""
@@ -54,3 +56,11 @@ class TaskChanged(NasliteError):
 
 class BaselineFailed(NasliteError):
     pass
+
+
+def one_line(error: BaseException) -> str:
+    """`ValueError: first line of its message`; a refusal speaks for itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, Refused) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -22,6 +22,8 @@ from storage.artifacts import ContentStore, describe_artifact
 from strategies.space import Candidate, Space
 
 from . import measure
+from .errors import one_line
+from .jobs import Built
 from .metrics import Facts, measurements
 from .runtimes.base import Runtime, Session
 from .stages import EXPORT, Stage, Step, plan, root_key
@@ -32,16 +34,6 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state.safetensors"
 PARITY = 1e-3  # largest difference between a model and its exported file, relative
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What building a candidate gave: an artifact, or the state and cause of giving it up."""
-
-    stages: tuple[StageRun, ...]
-    artifact: Artifact | None
-    state: str = "complete"
-    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,14 +301,6 @@ def evaluate(
         seconds=time.perf_counter() - began,
         reused_from=reused[0] if reused else None,
     )
-
-
-def one_line(error: BaseException) -> str:
-    """`ValueError: first line of its message`; a refusal speaks for itself."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, Refused) and lines:
-        return lines[0]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _stage_run(stage: Stage, began: float, note: str) -> StageRun:

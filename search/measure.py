@@ -11,7 +11,7 @@ from compressors.arrays import named_arrays
 from compressors.base import Task
 from compressors.training import seeded
 
-from .metrics import Timing
+from .jobs import Timing
 from .runtimes.base import Session
 
 BLOCK_S = 0.004  # long against the clock's resolution and a context switch

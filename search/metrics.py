@@ -7,26 +7,9 @@ from dataclasses import dataclass
 
 from storage import Measurement
 
+from .jobs import Timing
+
 DROP_DIGITS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Latency of an artifact at one batch size, against the baseline.
-
-    Args:
-        milliseconds: Median over the blocks of the time of one call.
-        ratio: Median over the blocks of candidate time / baseline time in the same block.
-        low: Lower end of the ratio's 95 % bootstrap interval over the blocks.
-        high: Its upper end.
-    """
-
-    batch_size: int
-    milliseconds: float
-    ratio: float
-    low: float
-    high: float
-    blocks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 TRIAL_STATES = ("queued", "running", "complete", "refused", "stopped", "failed")
 ENDED_STATES = ("complete", "refused", "stopped", "failed")
+ORIGINS = ("baseline", "strategy", "enqueued")
 STUDY_STATES = ("running", "interrupted", "stopped", "finished", "failed")
 REQUESTS = ("stop", "extend", "enqueue")
 
@@ -37,6 +38,7 @@ class Measurement:
         low: Lower end of a 95 % confidence interval, where one is known.
         high: Its upper end.
         n: Samples, or repetitions of a timing, behind the value.
+        noisy: Timed while other work of ours ran on the machine.
     """
 
     metric: str
@@ -45,6 +47,7 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    noisy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Outcome:
         state: complete, refused, stopped or failed.
         cause: One line, for every state but complete.
         reused_from: The trial whose measurements were taken over, the files being identical.
+        reused_study: The study of that trial, if it is another one.
     """
 
     state: str
@@ -81,21 +85,45 @@ class Outcome:
     measurements: tuple[Measurement, ...] = ()
     seconds: float = 0.0
     reused_from: int | None = None
+    reused_study: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an earlier study found out about a candidate of a new one.
+
+    Args:
+        outcome: With `reused_from` and `reused_study`, which say where it comes from.
+    """
+
+    candidate_key: str
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
+    """A stored trial.
+
+    Args:
+        origin: Who chose the candidate: baseline, strategy or enqueued.
+        attempt: How often it was begun.
+        deaths: How many of the attempts ended with the death of a worker under a live controller.
+    """
+
     number: int
     state: str
     candidate: Mapping[str, Any]
     memo: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "strategy"
     attempt: int = 1
+    deaths: int = 0
     cause: str = ""
     stages: tuple[StageRun, ...] = ()
     artifact: Artifact | None = None
     measurements: tuple[Measurement, ...] = ()
     seconds: float = 0.0
     reused_from: int | None = None
+    reused_study: str = ""
     created_at: float = 0.0
     finished_at: float | None = None
 
@@ -130,10 +158,11 @@ class Study:
 
     Args:
         trials: The budget: trials without the baseline.
-        minutes: The budget in minutes of work, all sessions together.
-        seconds: Work done so far.
+        minutes: The budget in minutes of searching, all sessions together.
+        seconds: Searched so far.
         memo: What the strategy stored with the study.
         owner: The controller that runs it, `host/pid/token`; empty if none.
+        claimed_at: When it began to (Unix seconds).
     """
 
     id: int
@@ -150,6 +179,7 @@ class Study:
     memo: Mapping[str, Any]
     seconds: float
     owner: str
+    claimed_at: float
     lease_until: float
     created_at: float
     updated_at: float
@@ -170,3 +200,12 @@ class Request:
     id: int
     kind: str
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A new budget, and the number of the first trial that was proposed under it."""
+
+    number: int
+    trials: int
+    minutes: float | None

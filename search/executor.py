@@ -1,0 +1,90 @@
+"""Where jobs run: the interface of executors, and the one that uses the calling process."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import one_line
+from .jobs import Job, JobEnd
+
+if TYPE_CHECKING:
+    from storage.records import StageRun
+
+
+class Executor(Protocol):
+    """Runs jobs, and tells how each ended; whatever a job does, the caller lives on.
+
+    `search.testing.ExecutorContract` says as tests what is promised.
+    """
+
+    slots: int  # how many jobs may run at a time
+
+    def submit(self, job: Job) -> None:
+        """Start a job; the caller keeps to at most `slots` unfinished ones."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[JobEnd]:
+        """The jobs that have ended since, each once; waits up to `timeout_s` for the first."""
+        ...
+
+    def cancel(self, id: int) -> None:
+        """Kill a job now: no end of it is told. Nothing happens if it has ended."""
+        ...
+
+    def pause(self) -> None:
+        """Stop all jobs from using the processor until `resume`; their time stands still."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None:
+        """Kill what runs, and give everything back."""
+        ...
+
+
+class Serial:
+    """Runs jobs one after the other in the calling process, inside `wait`.
+
+    For benches that cost nothing and cannot crash: time and memory are not limited.
+    """
+
+    slots = 1
+
+    def __init__(self, bench: Any) -> None:
+        self.bench = bench
+        self._jobs: deque[Job] = deque()
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self, timeout_s: float) -> list[JobEnd]:
+        return [self._run(self._jobs.popleft())] if self._jobs else []
+
+    def cancel(self, id: int) -> None:
+        self._jobs = deque(job for job in self._jobs if job.id != id)
+
+    def pause(self) -> None:
+        """Nothing runs outside of `wait`."""
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+    def _run(self, job: Job) -> JobEnd:
+        began = time.perf_counter()
+        stage, done = "", ()
+
+        def progress(name: str, ended: Sequence[StageRun]) -> None:
+            nonlocal stage, done
+            stage, done = name, tuple(ended)
+
+        try:
+            value = getattr(self.bench, job.method)(*job.arguments, progress=progress)
+        except Exception as error:
+            seconds = time.perf_counter() - began
+            return JobEnd(job, "raised", None, one_line(error), stage, done, seconds)
+        return JobEnd(job, "returned", value, seconds=time.perf_counter() - began)

@@ -1,0 +1,111 @@
+"""What is handed to an executor, and how it comes back: plain data that crosses processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storage.records import Artifact, StageRun
+
+# Called by a bench when a stage begins: its name, and the stages of the job that have ended.
+Progress = Callable[[str, Sequence["StageRun"]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSpec:
+    """How a process makes the object whose methods are the jobs.
+
+    Args:
+        factory: `package.module:callable`.
+        arguments: Its keyword arguments, picklable.
+    """
+
+    factory: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of a bench's method: `method(*arguments, progress=...)`.
+
+    Args:
+        id: Given by the submitter, never twice to one executor.
+        timeout_s: Seconds that it may run, the executor's pauses and the start of a process left
+            out; None for ever.
+    """
+
+    id: int
+    method: str
+    arguments: tuple[Any, ...] = ()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended.
+
+    Args:
+        kind: returned (`value`), raised (a Python exception: it would be raised again), lost (its
+            process died, or was killed for its memory), expired (its time was up) or broken (the
+            bench itself cannot be made; every other job would end the same way).
+        value: What the method returned.
+        cause: One line, unless returned: `ValueError: ...`, `worker died (signal 11)`,
+            `used 4.2 GB, more than limits.memory = 4 GB`, `no result after 60 s`.
+        stage: The stage that ran when it ended otherwise than by returning; "" if none had begun.
+        stages: The stages that had ended before it.
+        seconds: How long it ran, without pauses.
+    """
+
+    job: Job
+    kind: str
+    value: Any = None
+    cause: str = ""
+    stage: str = ""
+    stages: tuple[StageRun, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What building a candidate gave: an artifact, or the state and cause of giving it up."""
+
+    stages: tuple[StageRun, ...]
+    artifact: Artifact | None
+    state: str = "complete"
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is read off an artifact without timing it.
+
+    Args:
+        score: On the search split, over `samples` samples.
+        macs: Multiply-accumulates of one sample.
+    """
+
+    score: float
+    samples: int
+    parameters: float
+    macs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Latency of an artifact at one batch size, against the baseline.
+
+    Args:
+        milliseconds: Median over the blocks of the time of one call.
+        ratio: Median over the blocks of candidate time / baseline time in the same block.
+        low: Lower end of the ratio's 95 % bootstrap interval over the blocks.
+        high: Its upper end.
+    """
+
+    batch_size: int
+    milliseconds: float
+    ratio: float
+    low: float
+    high: float
+    blocks: int
