@@ -141,6 +141,7 @@ class OurPlayer:
 
     def ask(self) -> Candidate:
         proposal = self._proposals.proposal(len(self.rows), self.rows, self._memo)
+        assert proposal is not None  # every trial has ended
         self._memo |= proposal.study_memo
         self._trial_memo = proposal.memo
         return proposal.candidate

@@ -8,20 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage import NewStudy, Outcome, Store, Study
-from storage.artifacts import ContentStore, file_stores
+from storage import Known, NewStudy, Outcome, Store, Study
+from storage.artifacts import file_stores
 from storage.database import files_folder
 from storage.lease import new_owner
 from storage.store import check_new_study
 
 from .config import StudyConfig, load_config, parse_config, store_url
+from .dispatch import Dispatcher
 from .errors import ConfigError, NasliteError, Problem
+from .heartbeat import heartbeat
 from .interrupts import Interrupts
 from .observer import Observer
+from .pools import baseline_outcome, local_dispatcher, study_dispatcher
 from .results import StudyResults
+from .warm_start import of_baseline
 
 if TYPE_CHECKING:
-    from .evaluation import Workbench
     from .prepare import Prepared
 
 log = logging.getLogger("naslite.search")
@@ -38,6 +41,7 @@ def run(
     minutes: float | None = None,
     seed: int | None = None,
     enqueue: Sequence[Mapping[str, Any]] = (),
+    known_from: str | None = None,
     observer: Observer | None = None,
 ) -> StudyResults:
     """Create a study and run it to its end.
@@ -48,6 +52,7 @@ def run(
         name: Instead of the config's `study`; likewise the store, the budget and the seed.
         enqueue: Candidates to evaluate first, after those of the config's own `enqueue`; also
             trials as `Row.to_json` gives them. Problems count on from the config's.
+        known_from: A study of the same store and task: what it evaluated is not evaluated again.
 
     Raises:
         ConfigError: Everything that is wrong with the config and its task; nothing is stored.
@@ -62,15 +67,22 @@ def run(
     url = store_url(store, config)
     check_new_study(url, config.study)
     observer, interrupts = observer or Observer(), Interrupts()
+    files = files_folder(url)
     with interrupts.caught():
         observer.preparing(f"loading task {config.task}")
         prepared = prepare(config, folder, problems, label)
-        observer.preparing("exporting and measuring the uncompressed model")
-        bench = _workbench(prepared, file_stores(files_folder(url)), interrupts)
-        baseline = _baseline_outcome(bench, label)
-        opened, owner = Store(url), new_owner()
-        study = opened.create_study(_new_study(prepared), owner)
-        return _control(opened, study, owner, prepared, bench, observer, interrupts, baseline)
+        interrupts.check()
+        known = _known_facts(url, known_from, prepared, files)
+        with study_dispatcher(prepared, files) as dispatcher:
+            baseline = of_baseline(known, prepared)
+            if baseline is None:
+                observer.preparing("exporting and measuring the uncompressed model")
+                baseline = _baseline(dispatcher, prepared, interrupts, label)
+            opened, owner = Store(url, durability=config.durability), new_owner()
+            study = opened.create_study(_new_study(prepared), owner, known)
+            return _control(
+                opened, study, owner, prepared, dispatcher, observer, interrupts, baseline
+            )
 
 
 def resume(
@@ -90,8 +102,7 @@ def resume(
     """
     from .prepare import prepare_stored
 
-    opened = Store(store_url(store), create=False)
-    study = opened.study(name)
+    opened, study = _stored(store_url(store), name)
     budget = _new_budget(study, trials, minutes)
     if trials is not None:
         done = len(opened.trials(study)) - 1  # without the baseline
@@ -107,18 +118,24 @@ def resume(
     observer, interrupts = observer or Observer(), Interrupts()
     with interrupts.caught():
         try:
-            for request in opened.requests(study):  # meant for a controller that is gone
-                opened.handle_request(study, owner, request)
-            observer.preparing(f"loading task {study.config['task']}")
-            prepared = prepare_stored(study)
-            _warn_of_changes(study)
-            bench = _workbench(prepared, (opened.artifacts, opened.stages), interrupts)
-            opened.set_budget(study, owner, *budget)
+            with heartbeat(opened, study, owner):
+                for request in opened.requests(study):
+                    if request.kind == "stop":  # meant for a controller that is gone
+                        opened.handle_request(study, owner, request)
+                observer.preparing(f"loading task {study.config['task']}")
+                prepared = prepare_stored(study)
+                interrupts.check()
+                _warn_of_changes(study)
+                if budget != (study.trials, study.minutes):
+                    number = len(opened.trials(study, stages=False))
+                    opened.set_budget(study, owner, *budget, number)
         except BaseException:
-            opened.release(study, owner, study.state, study.cause)
+            with interrupts.shielded():
+                opened.release(study, owner, study.state, study.cause)
             raise
         study = opened.study(name)
-        return _control(opened, study, owner, prepared, bench, observer, interrupts)
+        with study_dispatcher(prepared, files_folder(opened.url)) as dispatcher:
+            return _control(opened, study, owner, prepared, dispatcher, observer, interrupts)
 
 
 def open_study(name: str, *, store: str | None = None) -> StudyResults:
@@ -152,8 +169,8 @@ def check(
     prepared = prepare(config, folder, problems, label)
     with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
         interrupts = Interrupts()
-        with interrupts.caught():
-            _baseline_outcome(_workbench(prepared, file_stores(Path(scratch)), interrupts), label)
+        with interrupts.caught(), local_dispatcher(prepared, Path(scratch)) as dispatcher:
+            _baseline(dispatcher, prepared, interrupts, label)
     return prepared
 
 
@@ -213,35 +230,36 @@ def _new_study(prepared: Prepared) -> NewStudy:
     )
 
 
-def _workbench(
-    prepared: Prepared, stores: tuple[ContentStore, ContentStore], interrupts: Interrupts
-) -> Workbench:
-    from .evaluation import Workbench
-    from .prepare import make_runtime
-
-    artifacts, stages = stores
-    config = prepared.config
-    return Workbench(
-        prepared.loaded,
-        prepared.space,
-        prepared.pipeline,
-        make_runtime(config, prepared.folder),
-        seed=config.seed,
-        threads=prepared.facts["threads"],
-        session_threads=config.runtime.threads,
-        batch_sizes=config.runtime.batch_sizes,
-        stages=stages,
-        artifacts=artifacts,
-        checkpoint=interrupts.check,
-    )
+def _stored(url: str, name: str) -> tuple[Store, Study]:
+    """A study in its store, which is opened as durable as the study wants it."""
+    store = Store(url, create=False)
+    study = store.study(name)
+    if study.config.get("durability") == "full":
+        store.close()
+        store = Store(url, create=False, durability="full")
+    return store, study
 
 
-def _baseline_outcome(bench: Workbench, label: str) -> Outcome:
+def _known_facts(url: str, name: str | None, prepared: Prepared, files: Path) -> list[Known]:
+    if name is None:
+        return []
+    from .warm_start import known_facts
+    from .workbench import make_workbench
+
+    store = Store(url, create=False)
+    try:
+        return known_facts(store, name, prepared, make_workbench(prepared, file_stores(files)))
+    finally:
+        store.close()
+
+
+def _baseline(
+    dispatcher: Dispatcher, prepared: Prepared, interrupts: Interrupts, label: str
+) -> Outcome:
     """Trial 0, evaluated before its study exists: what cannot work leaves nothing behind."""
-    from .evaluation import evaluate
-
-    outcome = evaluate(bench, bench.space.baseline(), None, lambda sha256: None)
-    bench.checkpoint()
+    attempts = prepared.config.limits.max_attempts
+    outcome = baseline_outcome(dispatcher, prepared.space, interrupts, attempts)
+    interrupts.check()
     if outcome.state != "complete":
         raise ConfigError(label, [Problem("task", outcome.cause)])
     return outcome
@@ -252,7 +270,7 @@ def _control(
     study: Study,
     owner: str,
     prepared: Prepared,
-    bench: Workbench,
+    dispatcher: Dispatcher,
     observer: Observer,
     interrupts: Interrupts,
     baseline: Outcome | None = None,
@@ -266,10 +284,11 @@ def _control(
         space=prepared.space,
         strategy=prepared.strategy,
         goals=prepared.goals,
-        bench=bench,
+        dispatcher=dispatcher,
         observer=observer,
         interrupts=interrupts,
         baseline=baseline,
+        max_attempts=prepared.config.limits.max_attempts,
     ).run()
     return StudyResults(store, study.name)
 

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
+from .config_sections import (
+    BudgetConfig,
+    Bytes,
+    LimitsConfig,
+    RuntimeConfig,
+    Section,
+    StrategyConfig,
+)
 from .errors import ConfigError, Problem
 from .expressions import parse_constraint
 from .registry import unknown_name
@@ -43,55 +43,6 @@ def _one_compressor(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 Constraint = Annotated[str, AfterValidator(_canonical_constraint)]
 Entry = Annotated[dict[str, dict[str, Any]], AfterValidator(_one_compressor)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class RuntimeConfig(Section):
-    """What executes the exported file, and how it is timed."""
-
-    name: str = Field("onnxruntime", description="The runtime.")
-    threads: int = Field(1, ge=1, description="Threads of a session when it is scored and timed.")
-    batch_sizes: list[int] = Field(
-        [1],
-        min_length=1,
-        description="Batch sizes to time; `latency_ms` and `latency_ratio` are of the first.",
-    )
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _positive(cls, sizes: list[int]) -> list[int]:
-        if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
-            raise ValueError(f"batch sizes must be >= 1 and differ, got {sizes}")
-        return sizes
-
-
-class StrategyConfig(Section):
-    """Which candidate comes next; other keys are options of the strategy."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    name: str = Field("greedy", description="A strategy, or `file.py:Class`.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if not isinstance(value, (dict, StrategyConfig)):
-            raise ValueError(f"must be a name, or `name` and options, got {value!r}")
-        return value
-
-
-class BudgetConfig(Section):
-    """When the search ends: whichever comes first."""
-
-    trials: int = Field(60, ge=1, description="Trials, without the baseline.")
-    minutes: float | None = Field(
-        None, gt=0, description="Minutes of work, all sessions together."
-    )
 
 
 class StudyConfig(Section):
@@ -125,15 +76,45 @@ class StudyConfig(Section):
         description="Candidates to evaluate first, as trials 1, 2... of the budget, such as"
         " `{structured_pruning.ratio: 0.5}`; a knob that is left out compresses nothing.",
     )
-    workers: int = Field(1, ge=1, le=1, description="Trials built at a time; only 1 so far.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Trials that are built at a time, each in a process."
+    )
+    lag: int | Literal["async"] | None = Field(
+        None,
+        description="Trial n is proposed from the outcomes of the trials up to n - lag, so that a"
+        " study with workers repeats exactly; `async`: from all that have ended, no promise."
+        " Default: 1 for one worker, else 2 x workers.",
+    )
     threads: int | None = Field(
-        None, ge=1, description="Threads of torch; default: cores // workers."
+        None, ge=1, description="Threads of torch in each worker; default: cores // workers."
+    )
+    limits: LimitsConfig = Field(LimitsConfig(), description="What one trial may take.")
+    exclusive_latency: bool = Field(
+        True,
+        description="Whether builds stand still while a file is timed; if not, timings beside a"
+        " build are marked noisy.",
+    )
+    durability: Literal["normal", "full"] = Field(
+        "normal",
+        description="`normal` survives the death of any process; `full` also a loss of power at"
+        " any moment (slower commits).",
+    )
+    stage_cache: Bytes = Field(
+        "20 GB",
+        description="The most that cached stage results may take; the least recently used go.",
     )
 
     @field_validator("study")
     @classmethod
     def _name(cls, name: str) -> str:
         return check_study_name(name)
+
+    @field_validator("lag")
+    @classmethod
+    def _positive_lag(cls, lag: int | str | None) -> int | str | None:
+        if isinstance(lag, int) and lag < 1:
+            raise ValueError(f"lag must be a whole number >= 1 or async, got {lag}")
+        return lag
 
     @field_validator("task_options")
     @classmethod

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
-from storage import Measurement, Outcome, Store, StoreError, Study, Trial
+from storage import CorruptFiles, Outcome, Store, StoreError, Study, Trial
 from strategies.base import Exhausted, Proposal, Strategy
 from strategies.space import Space, candidate_key
 
-from .errors import BaselineFailed
-from .evaluation import Baseline, Workbench, evaluate, one_line
+from .answers import Answers
+from .dispatch import Baseline, Dispatcher, TrialEnd
+from .errors import BaselineFailed, one_line
 from .goals import Goals
+from .heartbeat import heartbeat
 from .interrupts import Interrupts
 from .observer import Observer
 from .proposals import Proposals
+from .requests import Asked, Requests
 
-HEARTBEAT_S = 15.0
+GRACE_S = 10.0  # for running trials after Ctrl-C; batch systems kill about 30 s after SIGTERM
+TICK_S = 0.2
 
 log = logging.getLogger("naslite.search")
 
@@ -31,8 +32,11 @@ class Controller:
 
     Args:
         owner: The token under which the study was created or claimed.
+        dispatcher: Builds and measures; the caller closes it.
         interrupts: Tells whether Ctrl-C or SIGTERM came; the caller catches the signals.
         baseline: The outcome of trial 0, if it is known already.
+        max_attempts: How often a trial is begun whose worker dies.
+        poll_s: How often requests of others are looked for.
     """
 
     def __init__(
@@ -44,26 +48,45 @@ class Controller:
         space: Space,
         strategy: Strategy,
         goals: Goals,
-        bench: Workbench,
+        dispatcher: Dispatcher,
         observer: Observer,
         interrupts: Interrupts,
         baseline: Outcome | None = None,
+        max_attempts: int = 2,
+        grace_s: float = GRACE_S,
+        poll_s: float = 0.5,
     ) -> None:
         self.store = store
         self.study = study
         self.owner = owner
-        self.bench = bench
         self.observer = observer
         self.memo = dict(study.memo)
-        self.seconds = study.seconds
         self.trials = store.trials(study)
         self._first = baseline
-        self._proposals = Proposals(study, space=space, strategy=strategy, goals=goals)
+        self._proposals = Proposals(
+            study,
+            space=space,
+            strategy=strategy,
+            goals=goals,
+            extensions=store.extensions(study),
+        )
+        self._requests = Requests(store, study, owner, space, poll_s)
+        self._dispatcher = dispatcher
         self._interrupts = interrupts
-        self._by_candidate: dict[str, Trial] = {}
-        self._by_artifact: dict[str, Trial] = {}
-        for trial in self.trials:
-            self._index(trial)
+        self._max_attempts = max_attempts
+        self._grace_s = grace_s
+        self._budget = study.trials, study.minutes
+        self._seconds = study.seconds
+        self._mark = time.monotonic()  # until when `_seconds` counts
+        self._answers = Answers(self.trials, store.known(study))
+        self._unfinished = {t.number for t in self.trials if t.finished_at is None}
+        self._to_start = sorted(self._unfinished)
+        self._left = set(self._unfinished)  # rows of an earlier controller
+        self._begun: dict[str, int] = {}  # by candidate: the trial that runs
+        self._equal: dict[int, list[Trial]] = {}  # trials that wait for that one
+        self._made_again: set[int] = set()
+        self._at_barrier = -1  # the trial before which the strategy wants all others to end
+        dispatcher.measured_before = self._answers.of_artifact
 
     def run(self) -> str:
         """Go on until the budget is spent, the space is used up or somebody asks to stop.
@@ -78,11 +101,13 @@ class Controller:
         """
         state, cause = "failed", ""
         try:
-            with self._heartbeat():
+            with self._interrupts.deferred(), heartbeat(self.store, self.study, self.owner):
                 self.observer.started(self.study, self.trials)
                 state, cause = self._loop()
+            if state == "interrupted":
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
-            state, cause = "interrupted", "interrupted; the running trial will be redone"
+            state, cause = "interrupted", "interrupted; trials that were running will be redone"
             raise
         except BrokenPipeError:  # `| head`: whoever watched is gone
             state, cause = "interrupted", "its output was closed"
@@ -95,41 +120,88 @@ class Controller:
         return state
 
     def _loop(self) -> tuple[str, str]:
-        for trial in [t for t in self.trials if t.state in ("queued", "running")]:
-            self.store.restart(self.study, self.owner, trial.number)
-            self.trials[trial.number] = replace(trial, attempt=trial.attempt + 1)
-            self._evaluate(self.trials[trial.number])
+        """Returns the state in which the study ends, and why."""
+        stopping: tuple[str, str] | None = None
+        deadline = float("inf")
         while True:
-            self._interrupts.check()
-            if self.trials and self.trials[0].state != "complete":
+            if self._interrupts.pending and deadline == float("inf"):
+                stopping, deadline = ("interrupted", ""), time.monotonic() + self._grace_s
+                self.observer.stopping(len(self._dispatcher.running), self._grace_s)
+            asked = self._requests.handle(len(self.trials), *self._budget)
+            self._take_requests(asked)
+            if asked.stop and stopping is None:
+                stopping = "stopped", "stopped on request"
+                self.observer.stopping(len(self._dispatcher.running), None)
+            if asked.stop == "now":
+                deadline = 0.0
+            if stopping is None:
+                ending = self._advance()
+                if ending is not None and not self._unfinished:
+                    return ending
+            elif not self._dispatcher.running or time.monotonic() >= deadline:
+                self._dispatcher.abandon()
+                return stopping
+            for end in self._dispatcher.wait(TICK_S):
+                self._take(end)
+
+    def _advance(self) -> tuple[str, str] | None:
+        """Start what is stored, and propose more, while there is room.
+
+        Returns:
+            State and cause if nothing more will be proposed.
+        """
+        while self._dispatcher.has_room:
+            if self._to_start:
+                self._start(self.trials[self._to_start.pop(0)])
+                continue
+            number = len(self.trials)
+            if number and self.trials[0].state != "complete":
+                if 0 in self._unfinished:
+                    return None
                 raise BaselineFailed(
                     f"the uncompressed model cannot be measured: {self.trials[0].cause}"
                 )
-            ending = self._ending()
+            ending = self._used_up(number)
             if ending is not None:
                 return ending
-            number = len(self.trials)
+            if self._unfinished and min(self._unfinished) < self._proposals.visible(number):
+                return None
+            if self._unfinished and self._at_barrier == number:
+                return None
             try:
                 proposal = self._proposals.proposal(number, self.trials, self.memo)
             except Exhausted as error:
                 return "finished", str(error) or "nothing is left to propose"
-            self._evaluate(self._stored(number, proposal))
+            if proposal is None:
+                self._at_barrier = number
+                return None
+            self._start(self._stored(number, proposal))
+        return None
 
-    def _ending(self) -> tuple[str, str] | None:
-        for request in self.store.requests(self.study):
-            self.store.handle_request(self.study, self.owner, request)
-            if request.kind == "stop":
-                return "stopped", "stopped on request"
-        if len(self.trials) - 1 >= self.study.trials:
-            return "finished", f"all {self.study.trials} trials are done"
-        minutes = self.study.minutes
-        if minutes is not None and self.seconds >= 60 * minutes:
+    def _used_up(self, number: int) -> tuple[str, str] | None:
+        trials, minutes = self._budget
+        if number - 1 >= trials:
+            return "finished", f"all {trials} trials are done"
+        seconds = self._seconds + time.monotonic() - self._mark
+        if number and minutes is not None and seconds >= 60 * minutes:
             return "finished", f"the {minutes:g} minutes are used up"
         return None
+
+    def _take_requests(self, asked: Asked) -> None:
+        for extension in asked.extensions:
+            self._budget = extension.trials, extension.minutes
+            self._proposals.extensions.append(extension)
+            self.observer.extended(extension.trials, extension.minutes)
+        for trial in asked.enqueued:
+            self.trials.append(trial)
+            for numbers in (self._unfinished, self._left):
+                numbers.add(trial.number)
+            self._to_start.append(trial.number)
 
     def _stored(self, number: int, proposal: Proposal) -> Trial:
         """Commit candidate, trial memo and study memo before anything is evaluated."""
         candidate = dict(proposal.candidate)
+        origin = self._proposals.origin(number)
         self.store.propose(
             self.study,
             self.owner,
@@ -138,22 +210,64 @@ class Controller:
             candidate_key(candidate),
             memo=proposal.memo,
             study_memo={**self.memo, **proposal.study_memo} if proposal.study_memo else None,
+            origin=origin,
         )
         self.memo.update(proposal.study_memo)
-        trial = Trial(number, "running", candidate, dict(proposal.memo), created_at=time.time())
+        memo, now = dict(proposal.memo), time.time()
+        trial = Trial(number, "running", candidate, memo, origin, created_at=now)
         self.trials.append(trial)
+        self._unfinished.add(number)
         return trial
 
-    def _evaluate(self, trial: Trial) -> None:
+    def _start(self, trial: Trial) -> None:
+        """Answer a trial from what is known, or have it built and measured."""
+        if trial.number in self._left:
+            self._left.remove(trial.number)
+            trial = self._restarted(trial, died=False)
         self.observer.proposed(trial.number, dict(trial.candidate))
-        outcome = self._first if trial.number == 0 else self._known_outcome(trial)
-        if outcome is None:
-            outcome = evaluate(
-                self.bench, trial.candidate, self._baseline(trial), self._measured_before
-            )
-        self._interrupts.check()
-        self.store.finish(self.study, self.owner, trial.number, outcome)
-        self.seconds += outcome.seconds
+        known = self._first if trial.number == 0 else self._answers.of_candidate(trial.candidate)
+        if known is not None:
+            self._finish(trial, known)
+            return
+        running = self._begun.setdefault(candidate_key(trial.candidate), trial.number)
+        if running == trial.number:
+            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
+        else:
+            self._equal.setdefault(running, []).append(trial)
+
+    def _restarted(self, trial: Trial, *, died: bool) -> Trial:
+        self.store.restart(self.study, self.owner, trial.number, died=died)
+        again = replace(
+            trial, state="running", attempt=trial.attempt + 1, deaths=trial.deaths + died
+        )
+        self.trials[trial.number] = again
+        return again
+
+    def _take(self, end: TrialEnd) -> None:
+        trial = self.trials[end.number]
+        if end.died and trial.deaths + 1 < self._max_attempts:
+            trial = self._restarted(trial, died=True)
+            self.observer.retried(trial, end.outcome.cause)
+            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
+            return
+        self._finish(trial, end.outcome)
+
+    def _finish(self, trial: Trial, outcome: Outcome) -> None:
+        spent = time.monotonic() - self._mark
+        try:
+            self.store.finish(self.study, self.owner, trial.number, outcome, spent=spent)
+        except CorruptFiles as error:
+            if trial.number in self._made_again:
+                raise
+            log.warning("trial %d: %s; its files are made again", trial.number, error)
+            self._made_again.add(trial.number)
+            self._answers.forget(outcome)
+            self._first = None
+            self._begun.setdefault(candidate_key(trial.candidate), trial.number)
+            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
+            return
+        self._mark += spent
+        self._seconds += spent
         ended = replace(
             trial,
             state=outcome.state,
@@ -163,70 +277,26 @@ class Controller:
             measurements=outcome.measurements,
             seconds=outcome.seconds,
             reused_from=outcome.reused_from,
+            reused_study=outcome.reused_study,
             finished_at=time.time(),
         )
         self.trials[trial.number] = ended
-        self._index(ended)
+        self._unfinished.discard(trial.number)
+        self._answers.add(ended)
+        key = candidate_key(trial.candidate)
+        if self._begun.get(key) == trial.number:
+            del self._begun[key]
         self.observer.ended(ended)
-
-    def _known_outcome(self, trial: Trial) -> Outcome | None:
-        """The outcome of an earlier trial with the same candidate: nothing is evaluated twice."""
-        other = self._by_candidate.get(candidate_key(trial.candidate))
-        if other is None:
-            return None
-        return Outcome(
-            other.state,
-            other.cause,
-            tuple(replace(s, cached=True, seconds=0.0) for s in other.stages),
-            other.artifact,
-            other.measurements,
-            reused_from=other.number,
-        )
-
-    def _measured_before(self, artifact: str) -> tuple[int, tuple[Measurement, ...]] | None:
-        """The trial that gave the same bytes, and what was measured on them."""
-        trial = self._by_artifact.get(artifact)
-        return None if trial is None else (trial.number, trial.measurements)
-
-    def _index(self, trial: Trial) -> None:
-        """Remember an ended trial for those that mean or give the same."""
-        if trial.state in ("complete", "refused"):
-            self._by_candidate.setdefault(candidate_key(trial.candidate), trial)
-        if trial.state == "complete" and trial.artifact:
-            self._by_artifact.setdefault(trial.artifact.sha256, trial)
+        for other in self._equal.pop(trial.number, ()):
+            self._start(other)
 
     def _baseline(self, trial: Trial) -> Baseline | None:
         if trial.number == 0:
             return None
         zero = self.trials[0]
         assert zero.artifact is not None
-        return Baseline(zero.artifact, zero.metrics[self.study.facts["score_name"]])
-
-    @contextmanager
-    def _heartbeat(self) -> Iterator[None]:
-        """Keep the lease while a trial runs longer than it lasts."""
-        if not self.store.is_shared:  # in memory: nobody else, and one connection only
-            yield
-            return
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(HEARTBEAT_S):
-                try:
-                    self.store.renew(self.study, self.owner)
-                except StoreError as error:
-                    log.warning("%s", error)
-                    return
-                except Exception as error:  # a locked database: the next beat or write tells
-                    log.warning("cannot renew the lease: %s", one_line(error))
-
-        thread = threading.Thread(target=beat, name="naslite-lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        score = zero.metrics[self.study.facts["score_name"]]
+        return Baseline(dict(zero.candidate), zero.artifact, score)
 
     def _give_up(self, state: str, cause: str) -> None:
         with self._interrupts.shielded():

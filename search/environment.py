@@ -22,6 +22,11 @@ ISA_FLAGS = (
     "i8mm",
 )
 
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
 
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions by distribution name; a missing one is left out."""
@@ -59,3 +64,16 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or the limit of its control group."""
+    import psutil
+
+    found = int(psutil.virtual_memory().total)
+    for path in CGROUP_LIMITS:
+        try:
+            found = min(found, int(path.read_text()))
+        except (OSError, ValueError):  # no such group, or `max`
+            continue
+    return found

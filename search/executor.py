@@ -22,12 +22,20 @@ class Executor(Protocol):
 
     slots: int  # how many jobs may run at a time
 
+    @property
+    def busy(self) -> int:
+        """How many jobs have been submitted and have neither ended nor been cancelled."""
+        ...
+
     def submit(self, job: Job) -> None:
         """Start a job; the caller keeps to at most `slots` unfinished ones."""
         ...
 
     def wait(self, timeout_s: float) -> list[JobEnd]:
-        """The jobs that have ended since, each once; waits up to `timeout_s` for the first."""
+        """The jobs that have ended since, each once; waits up to `timeout_s` for the first.
+
+        With nothing to wait for it returns at once.
+        """
         ...
 
     def cancel(self, id: int) -> None:
@@ -57,6 +65,10 @@ class Serial:
         self.bench = bench
         self._jobs: deque[Job] = deque()
 
+    @property
+    def busy(self) -> int:
+        return len(self._jobs)
+
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
 
@@ -76,7 +88,8 @@ class Serial:
 
     def _run(self, job: Job) -> JobEnd:
         began = time.perf_counter()
-        stage, done = "", ()
+        stage = ""
+        done: tuple[StageRun, ...] = ()
 
         def progress(name: str, ended: Sequence[StageRun]) -> None:
             nonlocal stage, done
@@ -84,7 +97,7 @@ class Serial:
 
         try:
             value = getattr(self.bench, job.method)(*job.arguments, progress=progress)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # but not the user's Ctrl-C
             seconds = time.perf_counter() - began
             return JobEnd(job, "raised", None, one_line(error), stage, done, seconds)
         return JobEnd(job, "returned", value, seconds=time.perf_counter() - began)

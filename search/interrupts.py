@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one clean stop."""
+"""Ctrl-C and SIGTERM: at once, or, while trials run, noted first and at once the second time."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Raises KeyboardInterrupt on a signal, and remembers it.
 
-    Libraries may swallow the exception or turn it into one of their own (torch.export does, and
-    the exporter then falls back to another); `pending` still tells, so that an interrupted trial
-    is never taken for a failed one, nor what it left for a result.
+    Libraries may swallow the exception or turn it into one of their own (torch.export does);
+    `pending` still tells.
     """
 
     def __init__(self) -> None:
         self.pending = False
+        self._deferred = False
         self._shielded = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal came."""
         if self.pending:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In the block the first signal is only noted; the second one raises."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -46,9 +55,10 @@ class Interrupts:
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
-            self.pending = True
-            if not self._shielded:
-                raise KeyboardInterrupt
+            first, self.pending = not self.pending, True
+            if self._shielded or (self._deferred and first):
+                return
+            raise KeyboardInterrupt
 
         before: dict[int, Any] = {number: signal.signal(number, handle) for number in SIGNALS}
         try:

@@ -20,5 +20,14 @@ class Observer:
     def ended(self, trial: Trial) -> None:
         """A trial ended and is stored."""
 
+    def retried(self, trial: Trial, cause: str) -> None:
+        """A worker died over a trial, which begins again."""
+
+    def extended(self, trials: int, minutes: float | None) -> None:
+        """Somebody gave the study a new budget."""
+
+    def stopping(self, running: int, grace_s: float | None) -> None:
+        """Nothing more is begun; what runs may end, for so many seconds if they are limited."""
+
     def stopped(self, state: str, cause: str) -> None:
         """The study was given up in a state: finished, stopped, interrupted or failed."""

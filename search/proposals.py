@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from storage import Study, Trial
-from storage.records import ENDED_STATES
+from storage.records import ENDED_STATES, Extension
 from strategies.base import Budget, Exhausted, Observation, Proposal, Strategy, View, trial_rng
 from strategies.space import Space, SpaceError
 
@@ -16,7 +16,7 @@ from .errors import NasliteError
 from .goals import Goals
 from .metrics import drop_name
 
-LAG = 1  # with one worker a trial sees the outcomes of all before it
+ASYNC = "async"  # the lag of studies that see whatever has ended
 
 
 class Proposals:
@@ -24,7 +24,9 @@ class Proposals:
 
     Args:
         lag: Trial n sees the outcomes of the trials up to n - lag; the later ones are pending to
-            it, whether or not they have ended.
+            it, whether or not they have ended. `async`: it sees all that have ended. Default:
+            the study's.
+        extensions: The budgets that followed the study's first one.
     """
 
     def __init__(
@@ -34,14 +36,18 @@ class Proposals:
         space: Space,
         strategy: Strategy,
         goals: Goals,
-        lag: int = LAG,
+        lag: int | str | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
         self.study = study
         self.space = space
         self.strategy = strategy
         self.strategy_name: str = study.config["strategy"]["name"]
         self.goals = goals
-        self.lag = lag
+        self.lag: int | str = study.config.get("lag", 1) if lag is None else lag
+        self.extensions = list(extensions)
+        budget = study.config.get("budget", {"trials": study.trials, "minutes": study.minutes})
+        self._first_budget = Budget(budget["trials"], budget["minutes"])
         self._enqueued: list[dict[str, Any]] = list(study.config.get("enqueue", ()))
         self._observations: dict[int, Observation] = {}
 
@@ -50,20 +56,35 @@ class Proposals:
         """The number of the strategy's first trial: after the baseline and what is enqueued."""
         return 1 + len(self._enqueued)
 
+    def origin(self, number: int) -> str:
+        """Who chooses the candidate of a new trial."""
+        if number == 0:
+            return "baseline"
+        return "enqueued" if number < self.first else "strategy"
+
+    def budget(self, number: int) -> Budget:
+        """The budget under which a trial was proposed."""
+        found = self._first_budget
+        for extension in self.extensions:
+            if extension.number <= number:
+                found = Budget(extension.trials, extension.minutes)
+        return found
+
+    def visible(self, number: int) -> int:
+        """How many trials must have ended before trial `number` can be proposed."""
+        return 0 if isinstance(self.lag, str) else max(0, number - self.lag + 1)
+
     def proposal(
-        self,
-        number: int,
-        trials: Sequence[Trial],
-        memo: Mapping[str, Any],
-        finish: Callable[[], Sequence[Trial]] | None = None,
-    ) -> Proposal:
+        self, number: int, trials: Sequence[Trial], memo: Mapping[str, Any]
+    ) -> Proposal | None:
         """The canonical candidate of trial `number`, with its memos as they are stored.
 
         Args:
-            trials: Every trial below `number`, by number; those up to `number - lag` have ended.
+            trials: Every trial below `number`, by number; the first `visible(number)` have ended.
             memo: The study memo after the proposals below `number`.
-            finish: Called at a barrier: ends all of `trials` and returns them; None if they
-                have ended.
+
+        Returns:
+            None at a barrier: ask again when all of `trials` have ended.
 
         Raises:
             Exhausted: The strategy has nothing left to propose.
@@ -77,8 +98,9 @@ class Proposals:
         view = self.view(number, trials, memo)
         proposal = self._asked(number, view)
         if proposal is None and view.pending:
-            ended = finish() if finish is not None else trials
-            proposal = self._asked(number, self.view(number, ended, memo, lag=1))
+            if any(trial.state not in ENDED_STATES for trial in trials[:number]):
+                return None
+            proposal = self._asked(number, self.view(number, trials, memo, lag=1))
         if proposal is None:
             raise NasliteError(
                 f"strategy {self.strategy_name!r} asked to wait at trial {number},"
@@ -102,10 +124,10 @@ class Proposals:
         trials: Sequence[Trial],
         memo: Mapping[str, Any],
         *,
-        lag: int | None = None,
+        lag: int | str | None = None,
     ) -> View:
         """What the strategy sees when it is asked for trial `number`; see `proposal`."""
-        visible = max(0, number - (self.lag if lag is None else lag) + 1)
+        done, pending = _split(trials[:number], self.lag if lag is None else lag)
         score = self.study.facts["score_name"]
         drop = drop_name(score)
         return View(
@@ -113,9 +135,9 @@ class Proposals:
             objectives=tuple(self.goals.objectives),
             constraints=tuple(str(c) for c in self.goals.constraints),
             seed=self.study.seed,
-            budget=Budget(self.study.trials, self.study.minutes),
-            done=tuple(self._ended(trial) for trial in trials[:visible]),
-            pending=tuple(_pending(trial) for trial in trials[visible:number]),
+            budget=self.budget(number),
+            done=tuple(self._ended(trial) for trial in done),
+            pending=tuple(_pending(trial) for trial in pending),
             memo=MappingProxyType(dict(memo)),
             drop=drop,
             costs=self.goals.costs(score, drop),
@@ -156,6 +178,18 @@ class Proposals:
                 memo=trial.memo,
             )
         return found
+
+
+def _split(trials: Sequence[Trial], lag: int | str) -> tuple[Sequence[Trial], Sequence[Trial]]:
+    """The trials whose outcomes the next one sees, and the others."""
+    if isinstance(lag, int):
+        visible = max(0, len(trials) - lag + 1)
+        return trials[:visible], trials[visible:]
+    ended = [trial.state in ENDED_STATES for trial in trials]
+    return (
+        [trial for trial, end in zip(trials, ended, strict=True) if end],
+        [trial for trial, end in zip(trials, ended, strict=True) if not end],
+    )
 
 
 def _pending(trial: Trial) -> Observation:

@@ -12,9 +12,9 @@ from strategies.base import Exhausted
 from strategies.space import Space
 
 from .config import store_url
-from .errors import ConfigError, Problem
+from .errors import ConfigError, NasliteError, Problem
 from .goals import Goals
-from .proposals import Proposals
+from .proposals import ASYNC, Proposals
 from .strategy import make_strategy
 
 
@@ -45,8 +45,8 @@ class Replay:
     Args:
         proposals: How many trials the strategy was asked for: all but the baseline and those
             that were enqueued.
-        budget_changed: The study was resumed with another budget than it was created with, so
-            a strategy that looks at its budget may propose otherwise.
+        budget_changed: The study got another budget before such changes were recorded, so a
+            strategy that looks at its budget may propose otherwise.
     """
 
     name: str
@@ -79,10 +79,16 @@ def replay(name: str, *, store: str | None = None) -> Replay:
         space=Space.from_json(study.space),
         strategy=strategy,
         goals=Goals.of_config(config),
+        extensions=opened.extensions(study),
     )
+    if proposals.lag == ASYNC:
+        raise NasliteError(
+            f"study {name!r} ran with `lag: async`: what it proposed depended on which trials had"
+            " ended, so it cannot be replayed; a whole number as `lag` makes a study repeatable"
+        )
     memo: dict[str, Any] = {}
     found: list[Difference] = []
-    replayed = trials[proposals.first :]
+    replayed = [trial for trial in trials[proposals.first :] if trial.origin == "strategy"]
     for trial in replayed:
         candidate, trial_memo = dict(trial.candidate), dict(trial.memo)
         try:
@@ -94,6 +100,9 @@ def replay(name: str, *, store: str | None = None) -> Replay:
             text = f"{type(error).__name__}: {error}"
             found.append(Difference(trial.number, "candidate", text, candidate))
             continue
+        if proposal is None:
+            found.append(Difference(trial.number, "candidate", "to wait", candidate))
+            continue
         memo.update(proposal.study_memo)
         for what, proposed, stored in (
             ("candidate", proposal.candidate, candidate),
@@ -104,8 +113,8 @@ def replay(name: str, *, store: str | None = None) -> Replay:
     # A controller at work may have stored a proposal since the trials were read.
     if _text(memo) != _text(study.memo) and not opened.is_live(study):
         found.append(Difference(None, "study memo", memo, dict(study.memo)))
-    budget = config.get("budget", {"trials": study.trials, "minutes": study.minutes})
-    changed = (budget["trials"], budget["minutes"]) != (study.trials, study.minutes)
+    budget = proposals.budget(len(trials))
+    changed = (budget.trials, budget.minutes) != (study.trials, study.minutes)
     return Replay(name, len(replayed), tuple(found), changed)
 
 

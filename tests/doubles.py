@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from search.controller import Controller
-from search.evaluation import Baseline, Built
+from search.dispatch import Dispatcher
+from search.executor import Serial
 from search.goals import Goals
 from search.interrupts import Interrupts
+from search.jobs import Built, Progress, Scored, Timing
 from search.observer import Observer
 from search.strategy import make_strategy
-from storage import Artifact, File, Measurement, NewStudy, StageRun, Store, Study, Trial
+from storage import Artifact, NewStudy, StageRun, Store, Study, Trial
+from storage.artifacts import ContentStore, describe_artifact
 from storage.lease import new_owner
 from strategies.base import Strategy
 from strategies.space import Candidate, Choice, Int, Space
@@ -36,46 +40,54 @@ FACTS = {"score_name": "accuracy", "higher_is_better": True, "threads": 1, "vers
 
 
 class FormulaBench:
-    """Builds and measures by a formula; `hooks` run with the candidate before each build."""
+    """Builds, scores and times by a formula; `hooks` run with the candidate before each build.
 
-    def __init__(self, *hooks: Callable[[Candidate], None]) -> None:
+    Its artifacts are real files, which hold what they were built from.
+
+    Args:
+        artifacts: Where they are stored; `control` fills it in.
+    """
+
+    def __init__(
+        self, *hooks: Callable[[Candidate], None], artifacts: ContentStore | None = None
+    ) -> None:
         self.hooks = hooks
+        self.artifacts = artifacts
         self.built: list[Candidate] = []
         self.measured: list[str] = []
-        self._files: dict[str, Candidate] = {}
 
-    def build(self, candidate: Candidate) -> Built:
+    def build(self, candidate: Candidate, *, progress: Progress) -> Built:
+        assert self.artifacts is not None
         self.built.append(dict(candidate))
         stage = StageRun("prune", "k", {}, 0.01, False)
+        progress("prune", ())
         try:
             for hook in self.hooks:
                 hook(candidate)
         except ValueError as error:
             return Built((stage,), None, "failed", f"prune: {error}")
         # Levels 8 and 9 give the same bytes.
-        level = min(8, int(candidate["prune.level"]))
-        scheme = candidate["quantize.scheme"]
-        sha256 = hashlib.sha256(f"{level}/{scheme}".encode()).hexdigest()
+        level, scheme = min(8, int(candidate["prune.level"])), candidate["quantize.scheme"]
         size = (1000 - 100 * level) // (4 if scheme == "int8" else 1)
-        self._files[sha256] = candidate
-        files = (File("model.onnx", size, sha256),)
-        return Built((stage,), Artifact(sha256, "onnx", size, files))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_text(json.dumps([level, scheme]).ljust(size))
+            artifact = describe_artifact([path], "onnx")
+            self.artifacts.put(artifact.sha256, [path], {"main": path.name})
+        return Built((stage,), artifact)
 
-    def measure(self, artifact: Artifact, baseline: Baseline | None) -> tuple[Measurement, ...]:
+    def score(self, artifact: Artifact, *, progress: Progress) -> Scored:
+        assert self.artifacts is not None
         self.measured.append(artifact.sha256)
-        candidate = self._files[artifact.sha256]
-        level, int8 = int(candidate["prune.level"]), candidate["quantize.scheme"] == "int8"
-        accuracy = 1.0 - 0.005 * level**2 - 0.02 * int8
-        zero = accuracy if baseline is None else baseline.score
-        return (
-            Measurement("accuracy", accuracy, n=100),
-            Measurement("accuracy_drop", zero - accuracy, n=100),
-            Measurement("size_bytes", float(artifact.size_bytes), "B"),
-            Measurement("latency_ms", 1.0, "ms"),
-            Measurement("latency_ratio", 1.0, "", 0.9, 1.1, 15),
-            Measurement("parameters", 10.0),
-            Measurement("macs", 20.0),
-        )
+        folder, facts = self.artifacts.verified(artifact.sha256)
+        level, scheme = json.loads((folder / facts["main"]).read_text())
+        return Scored(1.0 - 0.005 * level**2 - 0.02 * (scheme == "int8"), 100, 10.0, 20.0)
+
+    def time(
+        self, path: Path, baseline: Path | None, seed: int, *, progress: Progress
+    ) -> tuple[Timing, ...]:
+        assert path.exists()
+        return (Timing(1, 1.0, 1.0, 0.9, 1.1, 15),)
 
 
 def new_study(
@@ -98,11 +110,15 @@ def control(
     bench: FormulaBench | None = None,
     strategy: Strategy | None = None,
     observer: Observer | None = None,
+    dispatcher: Dispatcher | None = None,
+    **options: Any,
 ) -> list[Trial]:
     """Claim a study and run it to its end; returns its trials.
 
     Args:
         strategy: Instead of the one that the study's config names.
+        dispatcher: Instead of one that runs `bench` in this process.
+        options: Of the controller.
     """
     study, owner = store.study(name), new_owner()
     store.claim(study, owner)
@@ -111,16 +127,29 @@ def control(
         store,
         store.study(name),
         owner,
-        space=SPACE,
+        space=Space.from_json(study.space),
         strategy=strategy or configured(study),
-        goals=Goals.of_config(CONFIG),
-        bench=bench or FormulaBench(),  # type: ignore[arg-type]
+        goals=Goals.of_config(study.config),
+        dispatcher=dispatcher or serial(store, bench or FormulaBench()),
         observer=observer or Observer(),
         interrupts=interrupts,
+        **{"poll_s": 0.0, **options},
     )
     with interrupts.caught():
         controller.run()
     return store.trials(store.study(name))
+
+
+def serial(store: Store, bench: FormulaBench) -> Dispatcher:
+    """A dispatcher that runs a bench in this process."""
+    bench.artifacts = store.artifacts
+    return Dispatcher(
+        Serial(bench),
+        Serial(bench),
+        store.artifacts,
+        score_name="accuracy",
+        higher_is_better=True,
+    )
 
 
 def configured(study: Study) -> Strategy:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ..config import store_option
+from ..errors import NasliteError
 from ..report import as_csv, as_json, console
 
 store = click.option(
@@ -33,6 +35,52 @@ enqueue = click.option(
     help="JSON list of candidates, or what `best --format json` prints: evaluated first, after"
     " the config's own `enqueue`.",
 )
+detach = click.option(
+    "--detach",
+    is_flag=True,
+    help="Search on in the background, whatever becomes of this shell; see `naslite logs`.",
+)
+
+
+def start_detached(
+    arguments: Sequence[str], given: Mapping[str, Any], *, url: str, study: str
+) -> None:
+    """Run a verb in the background, and say how to watch and to end it.
+
+    Args:
+        given: Values of options by parameter; None = not given.
+    """
+    from ..detach import log_path, start
+
+    words = [*arguments]
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name.removeprefix('known_')}", str(value)]
+    process = start(words, url=url, study=study)
+    at = store_option(url)
+    if process is None:
+        click.echo(f"study {study} has ended; `naslite best {study}{at}` shows its front")
+        return
+    click.echo(f"study {study} runs as process {process}; it writes {log_path(url, study)}")
+    click.echo(f"`naslite logs {study} -f{at}` follows it, `naslite stop {study}{at}` ends it")
+
+
+def ask(url: str, name: str, kind: str, payload: Mapping[str, Any]) -> None:
+    """Leave a request for the controller of a running study.
+
+    Raises:
+        NasliteError: It is not running.
+    """
+    from storage import Store
+
+    opened = Store(url, create=False)
+    study = opened.study(name)
+    if not opened.is_live(study):
+        raise NasliteError(
+            f"study {name!r} is not running (it is {study.state}); nothing was asked."
+            f" `naslite resume {name}{store_option(url)}` continues it"
+        )
+    opened.add_request(study, kind, payload)
 
 
 def emit(

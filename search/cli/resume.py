@@ -14,11 +14,19 @@ from .live import finish, live_observer
 @options.store
 @options.trials
 @options.minutes
-def resume(name: str, store: str | None, trials: int | None, minutes: float | None) -> None:
+@options.detach
+def resume(
+    name: str, store: str | None, trials: int | None, minutes: float | None, detach: bool
+) -> None:
     """Continue the study NAME where it was left; --trials and --minutes are new totals."""
+    url = store_url(store)
+    if detach:
+        given = {"trials": trials, "minutes": minutes}
+        options.start_detached(["resume", name, "--store", url], given, url=url, study=name)
+        return
     from ..build import resume as resume_study
 
-    with live_observer(store_url(store)) as observer:
+    with live_observer(url) as observer:
         results = resume_study(
             name, store=store, trials=trials, minutes=minutes, observer=observer
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..config import configured_store, store_url
+from ..config import configured_store, load_config, store_url
 from ..enqueue import load_candidates
 from . import options
 from .live import finish, live_observer
@@ -20,29 +21,29 @@ from .live import finish, live_observer
 @options.minutes
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the config's seed.")
 @options.enqueue
-def run(
-    config: Path,
-    name: str | None,
-    store: str | None,
-    trials: int | None,
-    minutes: float | None,
-    seed: int | None,
-    enqueue: Path | None,
-) -> None:
+@click.option(
+    "--from",
+    "known_from",
+    metavar="NAME",
+    help="A study of the same store and task: what it measured is not measured again.",
+)
+@options.detach
+def run(config: Path, store: str | None, detach: bool, **given: Any) -> None:
     """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
+    url = store or configured_store(config) or store_url(None)
+    if detach:
+        name = given["name"] or str(load_config(config)["study"])
+        arguments = ["run", str(config), "--store", url]
+        options.start_detached(arguments, given, url=url, study=name)
+        return
     from ..build import run as run_study
 
-    candidates = load_candidates(enqueue) if enqueue else []
-    url = store or configured_store(config) or store_url(None)
+    candidates = load_candidates(given.pop("enqueue")) if given["enqueue"] else []
     with live_observer(url) as observer:
         results = run_study(
             config,
-            name=name,
             store=url,
-            trials=trials,
-            minutes=minutes,
-            seed=seed,
-            enqueue=candidates,
+            **{**given, "enqueue": candidates},
             observer=observer,
         )
     finish(results)

@@ -1,0 +1,61 @@
+"""What is known already: nothing is evaluated twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from storage import Measurement, Outcome, Trial
+from strategies.space import Candidate, candidate_key
+
+
+class Answers:
+    """The outcomes of ended trials, by what they mean and by the files that they gave.
+
+    Args:
+        known: By candidate key, what earlier studies found out.
+    """
+
+    def __init__(self, trials: Iterable[Trial], known: Mapping[str, Outcome]) -> None:
+        self._known = dict(known)
+        self._by_candidate: dict[str, Trial] = {}
+        self._by_artifact: dict[str, Trial] = {}
+        for trial in trials:
+            self.add(trial)
+
+    def add(self, trial: Trial) -> None:
+        """Remember an ended trial for those that mean or give the same."""
+        if trial.state in ("complete", "refused"):
+            self._by_candidate.setdefault(candidate_key(trial.candidate), trial)
+        if trial.state == "complete" and trial.artifact:
+            self._by_artifact.setdefault(trial.artifact.sha256, trial)
+
+    def of_candidate(self, candidate: Candidate) -> Outcome | None:
+        """The outcome of an earlier trial, or of an earlier study, with the same candidate."""
+        key = candidate_key(candidate)
+        other = self._by_candidate.get(key)
+        if other is None:
+            return self._known.get(key)
+        return Outcome(
+            other.state,
+            other.cause,
+            tuple(replace(stage, cached=True, seconds=0.0) for stage in other.stages),
+            other.artifact,
+            other.measurements,
+            reused_from=other.number,
+        )
+
+    def of_artifact(self, sha256: str) -> tuple[int, tuple[Measurement, ...]] | None:
+        """The trial that gave the same bytes, and what was measured on them."""
+        trial = self._by_artifact.get(sha256)
+        return None if trial is None else (trial.number, trial.measurements)
+
+    def forget(self, outcome: Outcome) -> None:
+        """Drop what was known of an outcome whose files are gone."""
+        if outcome.artifact is None:
+            return
+        lost = outcome.artifact.sha256
+        self._by_artifact.pop(lost, None)
+        for table in (self._by_candidate, self._known):
+            for key in [k for k, v in table.items() if v.artifact and v.artifact.sha256 == lost]:
+                del table[key]

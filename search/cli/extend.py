@@ -1,0 +1,23 @@
+"""`naslite extend`."""
+
+from __future__ import annotations
+
+import click
+
+from ..config import store_url
+from ..errors import NasliteError
+from . import options
+
+
+@click.command()
+@click.argument("name")
+@options.trials
+@options.minutes
+@options.store
+def extend(name: str, trials: int | None, minutes: float | None, store: str | None) -> None:
+    """Give the running study NAME a new budget; --trials and --minutes are totals."""
+    if trials is None and minutes is None:
+        raise NasliteError("extend needs a new total: --trials N, --minutes M, or both")
+    options.ask(store_url(store), name, "extend", {"trials": trials, "minutes": minutes})
+    totals = [f"{trials} trials"] * bool(trials) + [f"{minutes:g} minutes"] * bool(minutes)
+    click.echo(f"asked {name} to search for {' and '.join(totals)} in total")

@@ -1,0 +1,89 @@
+"""The sections of the config file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from .sizes import parse_bytes
+
+
+def _size(value: str | int) -> str | int:
+    parse_bytes(value)
+    return value
+
+
+Bytes = Annotated[str | int, AfterValidator(_size)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RuntimeConfig(Section):
+    """What executes the exported file, and how it is timed."""
+
+    name: str = Field("onnxruntime", description="The runtime.")
+    threads: int = Field(1, ge=1, description="Threads of a session when it is scored and timed.")
+    batch_sizes: list[int] = Field(
+        [1],
+        min_length=1,
+        description="Batch sizes to time; `latency_ms` and `latency_ratio` are of the first.",
+    )
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _positive(cls, sizes: list[int]) -> list[int]:
+        if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+            raise ValueError(f"batch sizes must be >= 1 and differ, got {sizes}")
+        return sizes
+
+
+class StrategyConfig(Section):
+    """Which candidate comes next; other keys are options of the strategy."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field("greedy", description="A strategy, or `file.py:Class`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, (dict, StrategyConfig)):
+            raise ValueError(f"must be a name, or `name` and options, got {value!r}")
+        return value
+
+
+class BudgetConfig(Section):
+    """When the search ends: whichever comes first."""
+
+    trials: int = Field(60, ge=1, description="Trials, without the baseline.")
+    minutes: float | None = Field(
+        None, gt=0, description="Minutes of work, all sessions together."
+    )
+
+
+class LimitsConfig(Section):
+    """What one trial may take before it is given up; the search goes on."""
+
+    timeout: float | None = Field(
+        3600, gt=0, description="Seconds for all that one trial runs; null: for ever."
+    )
+    memory: Bytes | None = Field(
+        None,
+        description="Resident memory of a worker with its children, such as `4 GB`; default: 90 %"
+        " of the machine's, divided by the workers.",
+    )
+    max_attempts: int = Field(
+        2, ge=1, description="How often a trial is begun whose worker dies; errors never repeat."
+    )

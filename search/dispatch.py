@@ -1,0 +1,341 @@
+"""Taking trials through their jobs: build, score, time. It knows neither store nor strategy."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from storage import Artifact, CorruptFiles, Measurement, Outcome, StageRun
+from storage.artifacts import ContentStore
+
+from .errors import NasliteError
+from .executor import Executor
+from .jobs import Built, Job, JobEnd, Scored, Timing
+from .metrics import Facts, measurements
+from .timing_lock import TimingLock
+
+MEASURE = "measure"
+POLL_S = 0.02  # where two executors, or a lock of others, must be watched
+
+log = logging.getLogger("naslite.search")
+
+MeasuredBefore = Callable[[str], tuple[int, tuple[Measurement, ...]] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What candidates are measured against.
+
+    Args:
+        candidate: From which its files are made again if they get lost.
+    """
+
+    candidate: Mapping[str, Any]
+    artifact: Artifact
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnd:
+    """How a trial ended, or that a worker died over it.
+
+    Args:
+        outcome: What it has come to; for a death, what it comes to unless it is begun again.
+        died: Whether a worker died: the trial is worth another attempt.
+    """
+
+    number: int
+    outcome: Outcome
+    died: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    """A trial on its way: build -> score -> time."""
+
+    number: int
+    candidate: Mapping[str, Any]
+    baseline: Baseline | None
+    seconds: float = 0.0
+    stages: tuple[StageRun, ...] = ()
+    artifact: Artifact | None = None
+    scored: Scored | None = None
+    was_rebuilt: bool = False
+    is_noisy: bool = False
+    baseline_lost: bool = False  # its baseline is being built again
+
+
+class Dispatcher:
+    """Runs trials on executors, at most one job of a trial at a time.
+
+    Args:
+        builders: Its bench has `build` and `score` (see `evaluation.Workbench`).
+        timer: Its bench has `time` (see `timing.Timer`).
+        timeout_s: For all jobs of a trial together; None for ever.
+        exclusive: Whether builds stand still while a file is timed.
+        lock: Held while a file is timed, against the studies of other processes.
+    """
+
+    def __init__(
+        self,
+        builders: Executor,
+        timer: Executor,
+        artifacts: ContentStore,
+        *,
+        score_name: str,
+        higher_is_better: bool,
+        timeout_s: float | None = None,
+        exclusive: bool = True,
+        lock: TimingLock | None = None,
+    ) -> None:
+        self.measured_before: MeasuredBefore = lambda sha256: None
+        self._builders = builders
+        self._timer = timer
+        self._artifacts = artifacts
+        self._score_name = score_name
+        self._higher_is_better = higher_is_better
+        self._timeout_s = timeout_s
+        self._exclusive = exclusive
+        self._lock = lock or TimingLock(None)
+        self._ids = 0
+        self._waiting: deque[tuple[_Run, str, tuple[Any, ...]]] = deque()  # for a builder
+        self._building: dict[int, _Run] = {}  # by job
+        self._to_time: list[_Run] = []
+        self._timing: tuple[int, _Run] | None = None
+        self._ended: list[TrialEnd] = []
+
+    @property
+    def running(self) -> set[int]:
+        """The numbers of the trials that have begun and not ended."""
+        runs = [run for run, _, _ in self._waiting] + [*self._building.values(), *self._to_time]
+        return {run.number for run in runs + ([self._timing[1]] if self._timing else [])}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another trial would start at once."""
+        slots = self._builders.slots
+        return len(self._building) + len(self._waiting) < slots and len(self._to_time) < slots
+
+    def start(self, number: int, candidate: Mapping[str, Any], baseline: Baseline | None) -> None:
+        """Begin a trial; `baseline` None if it is the baseline itself."""
+        run = _Run(number, dict(candidate), baseline)
+        self._enqueue(run, "build", (run.candidate,))
+
+    def wait(self, timeout_s: float) -> list[TrialEnd]:
+        """The trials that have ended since; waits up to `timeout_s` for something to happen.
+
+        Raises:
+            NasliteError: A worker cannot even load the task.
+        """
+        self._begin_timing()
+        if self._timing is None:
+            blocked = bool(self._to_time)  # others are timing
+            ends = self._builders.wait(min(timeout_s, POLL_S) if blocked else timeout_s)
+        elif self._exclusive or not self._building:
+            ends = self._timer.wait(timeout_s) + self._builders.wait(0)
+        else:
+            ends = self._timer.wait(POLL_S) + self._builders.wait(POLL_S)
+        for end in ends:
+            self._take(end)
+        self._submit()
+        self._begin_timing()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def abandon(self) -> None:
+        """Kill whatever runs; the trials do not end."""
+        for job in self._building:
+            self._builders.cancel(job)
+        if self._timing is not None:
+            self._timer.cancel(self._timing[0])
+            self._end_timing()
+        self._building.clear()
+        self._waiting.clear()
+        self._to_time.clear()
+        self._ended.clear()
+
+    def close(self) -> None:
+        self.abandon()
+        self._builders.close()
+        self._timer.close()
+
+    def _enqueue(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> None:
+        self._waiting.append((run, method, arguments))
+        self._submit()
+
+    def _submit(self) -> None:
+        while self._waiting and len(self._building) < self._builders.slots:
+            run, method, arguments = self._waiting.popleft()
+            job = self._job(run, method, arguments)
+            if self._timing is not None and not self._exclusive:
+                self._timing[1].is_noisy = True
+            self._building[job.id] = run
+            self._builders.submit(job)
+
+    def _job(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> Job:
+        self._ids += 1
+        limit = self._timeout_s
+        left = None if limit is None else max(1e-3, limit - run.seconds)
+        return Job(self._ids, method, arguments, left)
+
+    def _take(self, end: JobEnd) -> None:
+        """What follows from the end of a job."""
+        timed = self._timing is not None and end.job.id == self._timing[0]
+        if timed:
+            assert self._timing is not None
+            run = self._timing[1]
+            self._end_timing()
+        else:
+            run = self._building.pop(end.job.id)
+        run.seconds += end.seconds
+        if end.kind == "broken":
+            raise NasliteError(f"a worker cannot begin: {end.cause}")
+        if end.kind != "returned":
+            self._take_failure(run, end)
+        elif run.baseline_lost:
+            self._take_repair(run, end.value)
+        elif end.job.method == "build":
+            self._take_built(run, end.value)
+        elif end.job.method == "score":
+            self._take_scored(run, end.value)
+        else:
+            self._take_timings(run, end.value)
+
+    def _take_failure(self, run: _Run, end: JobEnd) -> None:
+        if end.cause.startswith(CorruptFiles.__name__) and not run.was_rebuilt:
+            self._rebuild(run, end.cause)
+            return
+        stage = end.stage or (MEASURE if end.job.method != "build" else "start")
+        stages = end.stages if end.job.method == "build" else run.stages
+        if end.kind == "raised":
+            cause = f"{stage}: {end.cause}"
+        else:
+            cause = f"{end.cause} in stage {stage}"
+        self._end(replace(run, stages=stages), "failed", cause, died=end.kind == "lost")
+
+    def _take_built(self, run: _Run, built: Built) -> None:
+        if not run.was_rebuilt:
+            run.stages = built.stages
+        run.artifact = built.artifact
+        if built.artifact is None:
+            self._end(run, built.state, built.cause)
+            return
+        before = self.measured_before(built.artifact.sha256)
+        if before is not None:
+            self._end(run, "complete", measured=before[1], reused_from=before[0])
+            return
+        self._enqueue(run, "score", (built.artifact,))
+
+    def _take_scored(self, run: _Run, scored: Scored) -> None:
+        run.scored = scored
+        self._to_time.append(run)
+        self._to_time.sort(key=lambda other: other.number)
+
+    def _take_timings(self, run: _Run, timings: tuple[Timing, ...]) -> None:
+        assert run.artifact is not None
+        assert run.scored is not None
+        score = run.scored.score
+        found = measurements(
+            Facts(
+                score_name=self._score_name,
+                higher_is_better=self._higher_is_better,
+                score=score,
+                samples=run.scored.samples,
+                baseline_score=score if run.baseline is None else run.baseline.score,
+                size_bytes=run.artifact.size_bytes,
+                parameters=run.scored.parameters,
+                macs=run.scored.macs,
+                timings=tuple(timings),
+            )
+        )
+        wrong = [m for m in found if not math.isfinite(m.value)]
+        if wrong:
+            self._end(run, "failed", f"{MEASURE}: {wrong[0].metric} is {wrong[0].value}")
+            return
+        if run.is_noisy:
+            found = tuple(replace(m, noisy=m.metric.startswith("latency_")) for m in found)
+        self._end(run, "complete", measured=found)
+
+    def _rebuild(self, run: _Run, reason: str) -> None:
+        """Make a trial's files again: somebody damaged them after they were written."""
+        log.warning("trial %d: %s; its files are made again", run.number, reason)
+        run.was_rebuilt = True
+        self._enqueue(run, "build", (run.candidate,))
+
+    def _take_repair(self, run: _Run, built: Built) -> None:
+        """The baseline was built again for a trial that waits to be timed against it."""
+        assert run.baseline is not None
+        run.baseline_lost = False
+        found = built.artifact.sha256 if built.artifact else built.cause
+        if found != run.baseline.artifact.sha256:
+            self._end(run, "failed", f"{MEASURE}: the baseline's files are lost ({found})")
+            return
+        self._to_time.insert(0, run)
+
+    def _begin_timing(self) -> None:
+        """Time the next trial, if no other one is being timed on this machine."""
+        if self._timing is not None or not self._to_time or not self._lock.acquire():
+            return
+        run = self._to_time.pop(0)
+        paths = self._paths(run)
+        if paths is None:
+            self._lock.release()
+            return
+        assert run.artifact is not None
+        if self._exclusive:
+            self._builders.pause()
+        else:
+            run.is_noisy = bool(self._building)
+        job = self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
+        self._timing = job.id, run
+        self._timer.submit(job)
+
+    def _paths(self, run: _Run) -> tuple[Any, Any] | None:
+        """The intact files of a trial and of the baseline; None if some are made again first."""
+        assert run.artifact is not None
+        try:
+            path = self._main_file(run.artifact)
+        except CorruptFiles as error:
+            if run.was_rebuilt:
+                self._end(run, "failed", f"{MEASURE}: {error}")
+            else:
+                self._rebuild(run, str(error))
+            return None
+        if run.baseline is None:
+            return path, None
+        try:
+            return path, self._main_file(run.baseline.artifact)
+        except CorruptFiles as error:
+            log.warning("%s; the baseline's files are made again", error)
+            run.baseline_lost = True
+            self._enqueue(run, "build", (run.baseline.candidate,))
+            return None
+
+    def _main_file(self, artifact: Artifact) -> Any:
+        folder, facts = self._artifacts.verified(artifact.sha256)
+        return folder / str(facts["main"])
+
+    def _end_timing(self) -> None:
+        self._timing = None
+        self._lock.release()
+        if self._exclusive:
+            self._builders.resume()
+
+    def _end(
+        self,
+        run: _Run,
+        state: str,
+        cause: str = "",
+        *,
+        measured: tuple[Measurement, ...] = (),
+        reused_from: int | None = None,
+        died: bool = False,
+    ) -> None:
+        outcome = Outcome(
+            state, cause, run.stages, run.artifact, measured, run.seconds, reused_from
+        )
+        self._ended.append(TrialEnd(run.number, outcome, died))

@@ -1,0 +1,110 @@
+"""The processes of a study: its build workers and its timer, behind one dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage import Outcome
+from storage.artifacts import file_stores
+from strategies.space import Space
+
+from .dispatch import Dispatcher, TrialEnd
+from .environment import memory_bytes
+from .executor import Executor, Serial
+from .interrupts import Interrupts
+from .sizes import parse_bytes
+from .timing_lock import TimingLock, default_path
+
+if TYPE_CHECKING:
+    from .prepare import Prepared
+
+TICK_S = 0.2
+MEMORY_SHARE = 0.9  # of the machine's, for all workers together, unless limits.memory says more
+
+
+def worker_log(files: Path, study: str) -> Path:
+    """What the workers of a study print, and where they crash."""
+    return files / "logs" / f"{study}.workers.log"
+
+
+@contextmanager
+def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
+    """Runs trials in supervised processes; they end with the block.
+
+    Args:
+        files: The folder of the study's artifacts and cached stages.
+    """
+    from .workbench import build_spec, timing_spec
+    from .workers import ProcessPool
+
+    config = prepared.config
+    log = worker_log(files, config.study)
+    given = config.limits.memory
+    memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / config.workers)
+    builders = ProcessPool(
+        build_spec(prepared, files), config.workers, memory_bytes=memory, log=log
+    )
+    timer = ProcessPool(timing_spec(prepared), 1, memory_bytes=memory, log=log)
+    lock = TimingLock(default_path())
+    dispatcher = _dispatcher(prepared, builders, timer, files, lock)
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close()
+
+
+@contextmanager
+def local_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
+    """Runs trials in this process, which is enough for one."""
+    from .timing import Timer
+    from .workbench import make_workbench, timing_spec
+
+    bench = Serial(make_workbench(prepared, file_stores(files)))
+    timer = Serial(Timer(**timing_spec(prepared).arguments))
+    dispatcher = _dispatcher(prepared, bench, timer, files, TimingLock(default_path()))
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close()
+
+
+def baseline_outcome(
+    dispatcher: Dispatcher, space: Space, interrupts: Interrupts, attempts: int = 1
+) -> Outcome:
+    """Build and measure the uncompressed model.
+
+    Args:
+        attempts: How often it is begun if a worker dies.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+        NasliteError: A worker cannot load the task.
+    """
+    for _ in range(attempts):
+        dispatcher.start(0, space.baseline(), None)
+        ended: list[TrialEnd] = []
+        while not ended:
+            interrupts.check()
+            ended = dispatcher.wait(TICK_S)
+        if not ended[0].died:
+            break
+    return ended[0].outcome
+
+
+def _dispatcher(
+    prepared: Prepared, builders: Executor, timer: Executor, files: Path, lock: TimingLock
+) -> Dispatcher:
+    config = prepared.config
+    return Dispatcher(
+        builders,
+        timer,
+        file_stores(files)[0],
+        score_name=prepared.facts["score_name"],
+        higher_is_better=prepared.facts["higher_is_better"],
+        timeout_s=config.limits.timeout,
+        exclusive=config.exclusive_latency,
+        lock=lock,
+    )

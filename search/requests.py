@@ -1,0 +1,96 @@
+"""What others ask of a running controller, through the store: stop, extend, enqueue."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from storage import Request, Store, Study, Trial
+from storage.records import Extension
+from strategies.space import Space, candidate_key
+
+from .enqueue import resolve
+from .errors import Problem
+
+log = logging.getLogger("naslite.search")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked, already stored as handled.
+
+    Args:
+        stop: "" (go on), "soon" (after the running trials) or "now".
+        extensions: New budgets, the last one counts.
+        enqueued: New trials, queued, numbered on from the last one.
+    """
+
+    stop: str = ""
+    extensions: tuple[Extension, ...] = ()
+    enqueued: tuple[Trial, ...] = ()
+
+
+class Requests:
+    """Reads and handles the requests to one study.
+
+    Args:
+        every_s: How often the store is asked; 0 = each time.
+    """
+
+    def __init__(
+        self, store: Store, study: Study, owner: str, space: Space, every_s: float
+    ) -> None:
+        self._store = store
+        self._study = study
+        self._owner = owner
+        self._space = space
+        self._every_s = every_s
+        self._next = 0.0
+
+    def handle(self, number: int, trials: int, minutes: float | None) -> Asked:
+        """Handle what was asked since, if it is time to look.
+
+        Args:
+            number: Of the next trial.
+            trials: The budget as it is now; likewise `minutes`.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return Asked()
+        self._next = now + self._every_s
+        asked = Asked()
+        for request in self._store.requests(self._study):
+            if request.kind == "stop":
+                self._store.handle_request(self._study, self._owner, request, number)
+                soon = "now" if request.payload.get("now") or asked.stop == "now" else "soon"
+                asked = replace(asked, stop=soon)
+            elif request.kind == "extend":
+                trials = request.payload.get("trials") or trials
+                minutes = request.payload.get("minutes") or minutes
+                self._store.extend(self._study, self._owner, request, trials, minutes, number)
+                extension = Extension(number, trials, minutes)
+                asked = replace(asked, extensions=(*asked.extensions, extension))
+            else:
+                added = self._enqueue(request, number)
+                number += len(added)
+                asked = replace(asked, enqueued=(*asked.enqueued, *added))
+        if (
+            number - 1 > trials and asked.enqueued
+        ):  # what is enqueued fits into no budget: raise it
+            self._store.set_budget(self._study, self._owner, number - 1, minutes, number)
+            extension = Extension(number, number - 1, minutes)
+            asked = replace(asked, extensions=(*asked.extensions, extension))
+        return asked
+
+    def _enqueue(self, request: Request, number: int) -> list[Trial]:
+        problems: list[Problem] = []
+        candidates = resolve(list(request.payload.get("candidates", ())), self._space, problems)
+        for problem in problems:
+            log.warning("a candidate that was enqueued is left out: %s", problem)
+        rows = [(number + i, c, candidate_key(c)) for i, c in enumerate(candidates)]
+        self._store.enqueue(self._study, self._owner, request, rows)
+        return [
+            Trial(n, "queued", candidate, origin="enqueued", attempt=0, created_at=time.time())
+            for n, candidate, _ in rows
+        ]

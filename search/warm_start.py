@@ -1,0 +1,89 @@
+"""What an earlier study found out, as known facts of a new one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from storage import Known, Outcome, Store, Study, Trial
+from strategies.space import SpaceError, candidate_key
+
+from .errors import NasliteError
+
+if TYPE_CHECKING:
+    from .evaluation import Workbench
+    from .prepare import Prepared
+
+# What must be the same on both sides for a measurement to hold: facts, and keys of the config.
+FACTS = ("threads", "cpu", "isa", "versions")
+KEYS = ("seed", "runtime")
+
+log = logging.getLogger("naslite.search")
+
+
+def known_facts(store: Store, name: str, prepared: Prepared, bench: Workbench) -> list[Known]:
+    """The evaluations of study `name` that hold for a new study, which need not repeat them.
+
+    One holds if the candidate lies in the new space, and every stage of it has the key that it
+    would have here: equal keys give equal bytes, whatever the objectives and the strategy are.
+
+    Raises:
+        UnknownStudy
+        NasliteError: The study is of another task, or nothing of it can hold here.
+    """
+    study = store.study(name)
+    if study.task_fingerprint != prepared.loaded.fingerprint:
+        raise NasliteError(
+            f"study {name!r} is of another task (its files, options, weights or data differ),"
+            " so its evaluations say nothing of this one; leave --from away"
+        )
+    differing = _differences(study, prepared)
+    if differing:
+        raise NasliteError(
+            f"no evaluation of study {name!r} holds for this one: {'; '.join(differing)};"
+            " make them equal, or leave --from away"
+        )
+    trials = [t for t in store.trials(study) if t.state in ("complete", "refused")]
+    known = [k for trial in trials if (k := _known(trial, study, prepared, bench)) is not None]
+    log.info("%d of %d evaluations of study %s are known facts", len(known), len(trials), name)
+    return known
+
+
+def _differences(study: Study, prepared: Prepared) -> list[str]:
+    here: dict[str, Any] = {**prepared.stored_config, **prepared.facts}
+    there: dict[str, Any] = {**study.config, **study.facts}
+    there["seed"] = study.seed
+    return [
+        f"its {key} is {there.get(key)!r}, here it is {here.get(key)!r}"
+        for key in (*KEYS, *FACTS)
+        if there.get(key) != here.get(key)
+    ]
+
+
+def _known(trial: Trial, study: Study, prepared: Prepared, bench: Workbench) -> Known | None:
+    try:
+        candidate = prepared.space.canonical(trial.candidate)
+    except SpaceError:
+        return None
+    keys = bench.stage_keys(candidate)[: len(trial.stages)]
+    if [stage.key for stage in trial.stages] != keys:
+        return None
+    outcome = Outcome(
+        trial.state,
+        trial.cause,
+        tuple(replace(stage, cached=True, seconds=0.0) for stage in trial.stages),
+        trial.artifact,
+        trial.measurements,
+        reused_from=trial.number,
+        reused_study=study.name,
+    )
+    return Known(candidate_key(candidate), outcome)
+
+
+def of_baseline(known: Sequence[Known], prepared: Prepared) -> Outcome | None:
+    """The outcome of trial 0, if it is among the known facts."""
+    key = candidate_key(prepared.space.baseline())
+    found = [fact.outcome for fact in known if fact.candidate_key == key]
+    return found[0] if found and found[0].state == "complete" else None
