@@ -69,28 +69,32 @@ class Progress(Observer):
         self.name = ""
         self.total = 0
         self.minutes: float | None = None
-        self.spent = 0.0
+        self.spent = self.began = 0.0
+        self.workers = 1
         self.trials: list[Trial] = []
         self.goals: Goals | None = None
-        self.current: tuple[int, float] | None = None
+        self.running: dict[int, float] = {}  # since when
         self.best: dict[str, tuple[float, int]] = {}
 
     def started(self, study: Study, trials: list[Trial]) -> None:
         self.name, self.total, self.minutes = study.name, study.trials, study.minutes
-        self.spent = study.seconds
+        self.spent, self.began = study.seconds, time.monotonic()
+        self.workers = int(study.config.get("workers", 1))
         self.goals = Goals.of_config(study.config)
         self.trials = [t for t in trials if t.finished_at is not None]
         for trial in self.trials:
             self._compare(trial)
 
     def proposed(self, number: int, candidate: dict[str, object]) -> None:
-        self.current = number, time.monotonic()
+        self.running[number] = time.monotonic()
 
     def ended(self, trial: Trial) -> None:
         self.trials.append(trial)
-        self.spent += trial.seconds
-        self.current = None
+        self.running.pop(trial.number, None)
         self._compare(trial)
+
+    def extended(self, trials: int, minutes: float | None) -> None:
+        self.total, self.minutes = trials, minutes
 
     @property
     def done(self) -> int:
@@ -98,6 +102,19 @@ class Progress(Observer):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+
+    def budget(self) -> str:
+        minutes = "" if self.minutes is None else f" or {self.minutes:g} minutes"
+        return f"new budget: {self.total} trials{minutes}"
+
+    def farewell(self, running: int, grace_s: float | None) -> str:
+        """What the user waits for after asking to stop."""
+        if not running:
+            return "stopping"
+        what = f"{running} running trial{'s' if running > 1 else ''}"
+        if grace_s is None:
+            return f"stopping: waiting for {what}"
+        return f"stopping: up to {grace_s:.0f} s for {what}; once more stops at once"
 
     def ending(self, state: str, cause: str) -> str:
         """How the study was left, and how to go on with it."""
@@ -123,9 +140,10 @@ class Progress(Observer):
         own = [t.seconds for t in self.trials if t.number]
         if not own:
             return None
-        left = (self.total - self.done) * sum(own) / len(own)
+        left = (self.total - self.done) * sum(own) / len(own) / self.workers
         if self.minutes is not None:
-            left = min(left, 60 * self.minutes - self.spent)
+            spent = self.spent + time.monotonic() - self.began
+            left = min(left, 60 * self.minutes - spent)
         return max(0.0, left)
 
 
@@ -157,6 +175,16 @@ class LogLines(Progress):
             + (f"; {clock(left)} left" if left is not None else "")
         )
 
+    def retried(self, trial: Trial, cause: str) -> None:
+        self._say(f"trial {trial.number} begins again, attempt {trial.attempt}: {cause}")
+
+    def extended(self, trials: int, minutes: float | None) -> None:
+        super().extended(trials, minutes)
+        self._say(self.budget())
+
+    def stopping(self, running: int, grace_s: float | None) -> None:
+        self._say(self.farewell(running, grace_s))
+
     def stopped(self, state: str, cause: str) -> None:
         self._say(self.ending(state, cause))
 
@@ -179,8 +207,18 @@ class LiveTable(Progress):
         self._live = Live(get_renderable=self.table, console=self.out, refresh_per_second=4)
         self._live.start()
 
+    def retried(self, trial: Trial, cause: str) -> None:
+        self._print(f"trial {trial.number} begins again, attempt {trial.attempt}: {cause}")
+
+    def extended(self, trials: int, minutes: float | None) -> None:
+        super().extended(trials, minutes)
+        self._print(self.budget())
+
+    def stopping(self, running: int, grace_s: float | None) -> None:
+        self._print(self.farewell(running, grace_s))
+
     def stopped(self, state: str, cause: str) -> None:
-        self.current = None
+        self.running.clear()
         self.close()
         click.echo(self.ending(state, cause))
 
@@ -204,11 +242,15 @@ class LiveTable(Progress):
             table.add_row("per trial", f"{mean:.1f} s")
         left = self.seconds_left()
         table.add_row("time left", clock(left) if left is not None else "not known yet")
-        if self.current is not None:
-            number, since = self.current
+        now = time.monotonic()
+        for number, since in sorted(self.running.items()):
             what = f"trial {number}" if number else "the baseline"
-            table.add_row("running", f"{what} for {time.monotonic() - since:.0f} s")
+            table.add_row("running", f"{what} for {now - since:.0f} s")
         return table
+
+    def _print(self, text: str) -> None:
+        """A line above the table, which stays."""
+        (self._live.console if self._live else self.out).print(text)
 
 
 def clock(seconds: float) -> str:
