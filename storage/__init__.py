@@ -14,7 +14,9 @@ from .errors import (
 )
 from .records import (
     Artifact,
+    Extension,
     File,
+    Known,
     Measurement,
     NewStudy,
     Outcome,
@@ -29,8 +31,10 @@ from .store import Store
 __all__ = [
     "Artifact",
     "CorruptFiles",
+    "Extension",
     "File",
     "ForeignDatabase",
+    "Known",
     "Measurement",
     "NameTaken",
     "NewStudy",

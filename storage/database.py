@@ -13,10 +13,13 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from .errors import ForeignDatabase, NoStore, StoreError
-from .schema import SCHEMA_VERSION, metadata, schema_version
+from .retrying import first_line
+from .schema import SCHEMA_VERSION, alembic_version, metadata, schema_version
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
-BUSY_TIMEOUT_S = 30
+DURABILITIES = ("normal", "full")
+# How long SQLite waits for a lock by itself; meanwhile Python cannot react to Ctrl-C.
+BUSY_TIMEOUT_S = 5.0
 
 _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(6109431)"}
 
@@ -58,8 +61,13 @@ def files_folder(url: str) -> Path:
     return Path(os.environ.get("NASLITE_FILES", "naslite.files")).absolute()
 
 
-def connect(url: URL, *, create: bool) -> Engine:
+def connect(url: URL, *, create: bool, durability: str = "normal") -> Engine:
     """An engine on a database that is ours; `create` makes the tables in an empty one.
+
+    Args:
+        durability: full = a commit has reached the disk before it returns; normal = SQLite may
+            lose the last commits, never the file, when the machine (not the process) dies, and
+            PostgreSQL does what its server is set to.
 
     Raises:
         NoStore: There is nothing at this address and `create` is False.
@@ -69,7 +77,7 @@ def connect(url: URL, *, create: bool) -> Engine:
     path = sqlite_file(url)
     if path is not None:
         _check_path(path, create=create)
-    engine = _engine(url)
+    engine = open_engine(url, durability)
     shown = url.render_as_string(hide_password=True)
     try:
         version = _version(engine, shown)
@@ -120,26 +128,42 @@ def _check_path(path: Path, *, create: bool) -> None:
         raise NoStore(f"no study is stored at {path}; `naslite run CONFIG` starts one")
 
 
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        try:
-            return create_engine(url, pool_pre_ping=True)
-        except ModuleNotFoundError:
-            raise StoreError(
-                "a PostgreSQL store needs psycopg: pip install 'naslite[postgres]'"
-            ) from None
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    if sqlite_file(url) is None:
-        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-    engine = create_engine(url, **options)
+def open_engine(url: URL, durability: str = "normal") -> Engine:
+    """An engine on whatever is at this address; it connects when it is used.
+
+    Raises:
+        StoreError: The driver is not installed.
+    """
+    assert durability in DURABILITIES, durability
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        engine = create_engine(url, **(_sqlite_options(url) if sqlite else _SERVER_OPTIONS))
+    except ModuleNotFoundError:
+        raise StoreError(
+            "a PostgreSQL store needs psycopg: pip install 'naslite[postgres]'"
+        ) from None
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
-        # These two leave no trace in the file; WAL, which does, is set when we create it.
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        if sqlite:
+            connection.isolation_level = None  # we begin transactions ourselves
+            # These two leave no trace in the file; WAL, which does, is set when we create it.
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute(f"PRAGMA synchronous={durability.upper()}")
+        elif durability == "full":
+            connection.execute("SET SESSION synchronous_commit = on")
+            connection.commit()
 
     return engine
+
+
+_SERVER_OPTIONS: dict[str, Any] = {"pool_pre_ping": True}
+
+
+def _sqlite_options(url: URL) -> dict[str, Any]:
+    if sqlite_file(url) is None:
+        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
 
 
 def _version(engine: Engine, shown: str) -> int | None:
@@ -162,25 +186,20 @@ def _version(engine: Engine, shown: str) -> int | None:
     if version < SCHEMA_VERSION:
         raise ForeignDatabase(
             f"{shown} was written by an older naslite (schema {version}, this one needs"
-            f" {SCHEMA_VERSION}); choose another store"
+            f" {SCHEMA_VERSION}); `naslite db upgrade --store {shown}` upgrades it"
         )
     return int(version)
 
 
 def _create(engine: Engine) -> None:
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    with engine.begin() as connection:
         # All tables at once or none, and one process at a time: another may open the same store.
         connection.exec_driver_sql(_LOCK[engine.dialect.name])
         if inspect(connection).has_table(schema_version.name):
             return
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
-
-
-def first_line(error: Exception) -> str:
-    """The driver's own message, without the statement and its parameters."""
-    origin = getattr(error, "orig", None) or error
-    return str(origin).strip().splitlines()[0] if str(origin).strip() else type(error).__name__
+        connection.execute(alembic_version.insert().values(version_num=str(SCHEMA_VERSION)))
+        connection.commit()

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, select
+from sqlalchemy import Connection, Row, Select, func, select, union
 
 from . import schema
-from .records import Artifact, File, Measurement, Request, StageRun, Study, StudySummary, Trial
+from .records import (
+    Artifact,
+    Extension,
+    File,
+    Measurement,
+    Outcome,
+    Request,
+    StageRun,
+    Study,
+    StudySummary,
+    Trial,
+)
 
-USED = select(schema.trials.c.artifact).where(schema.trials.c.artifact.is_not(None))
+# Artifacts that something points to: all others may go.
+USED = union(
+    select(schema.trials.c.artifact).where(schema.trials.c.artifact.is_not(None)),
+    select(schema.known.c.artifact).where(schema.known.c.artifact.is_not(None)),
+)
+_STUDY = [schema.studies.c[field.name] for field in fields(Study)]
 
 
 def study_named(connection: Connection, name: str) -> Study | None:
-    row = connection.execute(
-        select(schema.studies).where(schema.studies.c.name == name)
-    ).one_or_none()
+    row = connection.execute(select(*_STUDY).where(schema.studies.c.name == name)).one_or_none()
     return None if row is None else _study(row)
+
+
+def study_or_names(connection: Connection, name: str) -> tuple[Study | None, list[str]]:
+    """The study; if there is none, the names of those there are, the oldest first."""
+    found = study_named(connection, name)
+    if found is not None:
+        return found, []
+    table = schema.studies
+    return None, list(connection.scalars(select(table.c.name).order_by(table.c.id)))
+
+
+def has_study(connection: Connection, name: str) -> bool:
+    table = schema.studies
+    return connection.scalar(select(table.c.id).where(table.c.name == name)) is not None
+
+
+def wrote(connection: Connection, name: str, event: str) -> bool:
+    """Whether the latest event of the study of this name is this one."""
+    table = schema.studies
+    return connection.scalar(select(table.c.event).where(table.c.name == name)) == event
 
 
 def summaries(connection: Connection) -> list[StudySummary]:
@@ -31,36 +66,33 @@ def summaries(connection: Connection) -> list[StudySummary]:
         )
     ):
         counts[study_id][state] = count
-    rows = connection.execute(select(schema.studies).order_by(schema.studies.c.id))
+    rows = connection.execute(select(*_STUDY).order_by(schema.studies.c.id))
     return [StudySummary(_study(row), counts[row.id]) for row in rows]
 
 
-def trials(connection: Connection, study_id: int, *, since: int = 0) -> list[Trial]:
+def trials(
+    connection: Connection, study_id: int, *, since: int = 0, stages: bool = True
+) -> list[Trial]:
     """The trials of a study with number >= since, by number, with all that belongs to them."""
-    artifacts = _artifacts(connection, study_id)
-    measured: dict[int, list[Measurement]] = defaultdict(list)
-    for row in connection.execute(_of(schema.measurements, study_id, since)):
-        measured[row.number].append(
-            Measurement(row.metric, row.value, row.unit, row.low, row.high, row.n)
-        )
-    staged: dict[int, list[StageRun]] = defaultdict(list)
-    for row in connection.execute(_of(schema.stages, study_id, since)):
-        staged[row.number].append(
-            StageRun(row.name, row.key, row.options, row.seconds, row.cached, row.note)
-        )
+    artifacts = _artifacts(connection, schema.trials, study_id)
+    measured = _measurements(connection, study_id, since)
+    staged = _stages(connection, study_id, since) if stages else {}
     return [
         Trial(
             number=row.number,
             state=row.state,
             candidate=row.candidate,
             memo=row.memo,
+            origin=row.origin,
             attempt=row.attempt,
+            deaths=row.deaths,
             cause=row.cause,
-            stages=tuple(staged[row.number]),
+            stages=tuple(staged.get(row.number, ())),
             artifact=artifacts.get(row.artifact),
-            measurements=tuple(measured[row.number]),
+            measurements=tuple(measured.get(row.number, ())),
             seconds=row.seconds,
             reused_from=row.reused_from,
+            reused_study=row.reused_study,
             created_at=row.created_at,
             finished_at=row.finished_at,
         )
@@ -68,34 +100,104 @@ def trials(connection: Connection, study_id: int, *, since: int = 0) -> list[Tri
     ]
 
 
+def known(connection: Connection, study_id: int) -> dict[str, Outcome]:
+    """The facts that the study was created with, by candidate key."""
+    table = schema.known
+    artifacts = _artifacts(connection, table, study_id)
+    return {
+        row.candidate_key: Outcome(
+            state=row.state,
+            cause=row.cause,
+            stages=tuple(StageRun(**stage) for stage in row.stages),
+            artifact=artifacts.get(row.artifact),
+            measurements=tuple(Measurement(**measured) for measured in row.measurements),
+            seconds=row.seconds,
+            reused_from=row.reused_from,
+            reused_study=row.reused_study,
+        )
+        for row in connection.execute(select(table).where(table.c.study_id == study_id))
+    }
+
+
 def open_requests(connection: Connection, study_id: int) -> list[Request]:
     table = schema.requests
     rows = connection.execute(
         select(table)
-        .where(and_(table.c.study_id == study_id, table.c.handled_at.is_(None)))
+        .where(table.c.study_id == study_id, table.c.handled_at.is_(None))
         .order_by(table.c.id)
     )
     return [Request(row.id, row.kind, row.payload) for row in rows]
 
 
+def extensions(connection: Connection, study_id: int) -> list[Extension]:
+    """The changes of a study's budget, by number, those of one number in their order."""
+    table = schema.requests
+    rows = connection.execute(
+        select(table.c.number, table.c.payload)
+        .where(
+            table.c.study_id == study_id,
+            table.c.kind == "extend",
+            table.c.number.is_not(None),
+        )
+        .order_by(table.c.number, table.c.handled_at, table.c.id)
+    )
+    return [Extension(number, payload["trials"], payload["minutes"]) for number, payload in rows]
+
+
+def used_artifacts(connection: Connection) -> frozenset[str]:
+    """The SHA-256s of artifacts that something points to."""
+    return frozenset(connection.scalars(USED))
+
+
 def unused_artifacts(connection: Connection) -> list[str]:
-    """The SHA-256s of artifacts that no trial points to."""
+    """The SHA-256s of stored artifacts that nothing points to."""
     table = schema.artifacts
     return list(connection.scalars(select(table.c.sha256).where(table.c.sha256.not_in(USED))))
 
 
-def _of(table: Any, study_id: int, since: int) -> Select[Any]:
+def is_used(connection: Connection, sha256: str) -> bool:
+    return any(
+        connection.scalar(select(table.c.artifact).where(table.c.artifact == sha256).limit(1))
+        for table in (schema.trials, schema.known)
+    )
+
+
+def _measurements(
+    connection: Connection, study_id: int, since: int
+) -> Mapping[int, list[Measurement]]:
+    table = schema.measurements.c
+    names = [table[field.name] for field in fields(Measurement)]
+    rows = connection.execute(_of(schema.measurements, study_id, since, table.number, *names))
+    return _by_number(Measurement, rows)
+
+
+def _stages(connection: Connection, study_id: int, since: int) -> Mapping[int, list[StageRun]]:
+    table = schema.stages.c
+    names = [table[field.name] for field in fields(StageRun)]
+    rows = connection.execute(_of(schema.stages, study_id, since, table.number, *names))
+    return _by_number(StageRun, rows)
+
+
+def _by_number(record: Any, rows: Iterable[Row[Any]]) -> Mapping[int, list[Any]]:
+    """Records of rows that begin with the number of their trial."""
+    found: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[row[0]].append(record(*row[1:]))
+    return found
+
+
+def _of(table: Any, study_id: int, since: int, *columns: Any) -> Select[Any]:
     order = [table.c.number] + ([table.c.position] if "position" in table.c else [])
     return (
-        select(table)
-        .where(and_(table.c.study_id == study_id, table.c.number >= since))
+        select(*(columns or (table,)))
+        .where(table.c.study_id == study_id, table.c.number >= since)
         .order_by(*order)
     )
 
 
-def _artifacts(connection: Connection, study_id: int) -> Mapping[str | None, Artifact]:
+def _artifacts(connection: Connection, users: Any, study_id: int) -> Mapping[str | None, Artifact]:
     table = schema.artifacts
-    used = select(schema.trials.c.artifact).where(schema.trials.c.study_id == study_id)
+    used = select(users.c.artifact).where(users.c.study_id == study_id)
     return {
         row.sha256: Artifact(
             row.sha256, row.format, row.size_bytes, tuple(File(**file) for file in row.files)

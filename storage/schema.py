@@ -1,4 +1,4 @@
-"""The tables. A change here is a new SCHEMA_VERSION."""
+"""The tables. A change here is a new SCHEMA_VERSION and a migration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -46,7 +47,10 @@ studies = Table(
     Column("seconds", Float, nullable=False, default=0.0),
     # The lease: who may write (host/pid/token), and until when (Unix seconds).
     Column("owner", String(200), nullable=False, default=""),
+    Column("claimed_at", Float, nullable=False, server_default="0"),
     Column("lease_until", Float, nullable=False, default=0.0),
+    # The owner's latest event: a commit whose answer was lost is recognised by it.
+    Column("event", String(32), nullable=False, server_default=""),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
@@ -69,11 +73,14 @@ trials = Table(
     Column("candidate", JSON, nullable=False),
     Column("candidate_key", String(64), nullable=False),
     Column("memo", JSON, nullable=False),
+    Column("origin", String(20), nullable=False, server_default="strategy"),
     Column("attempt", Integer, nullable=False, default=1),
+    Column("deaths", Integer, nullable=False, server_default="0"),
     Column("cause", Text, nullable=False, default=""),
     Column("artifact", ForeignKey("artifacts.sha256")),
     Column("seconds", Float, nullable=False, default=0.0),
     Column("reused_from", Integer),
+    Column("reused_study", String(200), nullable=False, server_default=""),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Index("ix_trials_artifact", "artifact"),
@@ -91,6 +98,7 @@ measurements = Table(
     Column("low", Float(53)),
     Column("high", Float(53)),
     Column("n", Integer),
+    Column("noisy", Boolean, nullable=False, server_default=false()),
     ForeignKeyConstraint(
         ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
     ),
@@ -122,4 +130,32 @@ requests = Table(
     Column("payload", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("handled_at", Float),
+    # The number of the first trial that was proposed after it was handled.
+    Column("number", Integer),
+    Column("event", String(32)),
+    Index("ix_requests_event", "event", unique=True),
+)
+
+# What another study had found out about candidates when this one was created from it.
+known = Table(
+    "known",
+    metadata,
+    Column("study_id", ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("candidate_key", String(64), primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("stages", JSON, nullable=False),
+    Column("measurements", JSON, nullable=False),
+    Column("artifact", ForeignKey("artifacts.sha256")),
+    Column("seconds", Float, nullable=False),
+    Column("reused_from", Integer),
+    Column("reused_study", String(200), nullable=False),
+    Index("ix_known_artifact", "artifact"),
+)
+
+# Written for Alembic; what counts is `naslite_schema`.
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), primary_key=True),
 )

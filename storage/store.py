@@ -2,114 +2,62 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from . import queries, schema
-from .artifacts import file_stores
-from .database import (
-    check_writable,
-    connect,
-    files_folder,
-    first_line,
-    parse_url,
-    sqlite_file,
-)
-from .errors import NameTaken, NoStore, StoreError, StudyBusy, UnknownStudy
-from .lease import is_alive, lease_end, new_owner, take_over
+from . import queries, removing, writing
+from .database import check_writable, parse_url, sqlite_file
+from .errors import NameTaken, NoStore
+from .fencing import AlreadyDone, fence, new_event, renew_lease
+from .lease import new_owner, take_over
+from .reading import StoreReader
 from .records import (
     ENDED_STATES,
+    ORIGINS,
     REQUESTS,
     STUDY_STATES,
+    Known,
     NewStudy,
     Outcome,
     Request,
     Study,
-    StudySummary,
-    Trial,
 )
-from .writing import ensure_artifact, insert_all, storable, update_open_trial, update_study
 
 
-class Store:
+class Store(StoreReader):
     """Studies in a database and their files beside it.
 
     Every write of a controller names its owner token and changes nothing once another controller
-    has taken the study over (fencing).
+    has taken the study over (fencing). A fault of the database that may pass (locked, full, not
+    reachable) is waited for; a write whose answer was lost is not done twice.
 
     Args:
         url: sqlite:///PATH, sqlite:// (in memory) or postgresql://...
         create: Make the tables if the database is empty; False for readers.
         files: The folder of artifacts and cached stages; default: beside an SQLite file
             (`naslite.db` -> `naslite.db.files`), else NASLITE_FILES or `naslite.files`.
+        durability: normal or full, see `storage.database.connect`.
+        retry_s: Seconds for which a fault is waited for.
 
     Raises:
         StoreError: See `storage.errors`.
     """
 
-    def __init__(self, url: str, *, create: bool = True, files: Path | None = None) -> None:
-        self.url = url
-        self.is_shared = sqlite_file(parse_url(url)) is not None or not url.startswith("sqlite")
-        self._engine = connect(parse_url(url), create=create)
-        self.artifacts, self.stages = file_stores(files or files_folder(url))
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    # Reading
-
-    def study(self, name: str) -> Study:
-        with self._reading() as connection:
-            found = queries.study_named(connection, name)
-            if found is None:
-                names = [s.study.name for s in queries.summaries(connection)]
-        if found is None:
-            known = ", ".join(names[-10:]) if names else "none yet"
-            shown = parse_url(self.url).render_as_string(hide_password=True)
-            raise UnknownStudy(f"unknown study {name!r}; studies in {shown}: {known}")
-        return self._as_seen(found)
-
-    def studies(self) -> list[StudySummary]:
-        with self._reading() as connection:
-            found = queries.summaries(connection)
-        return [replace(summary, study=self._as_seen(summary.study)) for summary in found]
-
-    def trials(self, study: Study, *, since: int = 0) -> list[Trial]:
-        with self._reading() as connection:
-            return queries.trials(connection, study.id, since=since)
-
-    def has_study(self, name: str) -> bool:
-        with self._reading() as connection:
-            return queries.study_named(connection, name) is not None
-
-    def requests(self, study: Study) -> list[Request]:
-        """What was asked of the study's controller and not handled yet, the oldest first."""
-        with self._reading() as connection:
-            return queries.open_requests(connection, study.id)
-
-    def is_live(self, study: Study) -> bool:
-        """Whether a controller runs the study, as far as its lease and its process tell."""
-        holds = bool(study.owner) and study.lease_until > time.time()
-        return holds and is_alive(study.owner)
-
-    # Requests of others
+    # What anybody may do
 
     def add_request(self, study: Study, kind: str, payload: Mapping[str, Any] = {}) -> None:
+        """Ask something of the study's controller."""
         assert kind in REQUESTS, kind
-        with self._writing() as connection:
-            connection.execute(
-                insert(schema.requests).values(
-                    study_id=study.id, kind=kind, payload=dict(payload), created_at=time.time()
-                )
-            )
+        event = new_event()
+        self._transactions.write(
+            "add_request",
+            lambda c: writing.insert_request(c, study, kind, payload, event),
+        )
 
     def remove(self, name: str) -> list[str]:
         """Delete a study and the artifacts that no other study uses; returns their SHA-256s.
@@ -117,42 +65,44 @@ class Store:
         Raises:
             UnknownStudy, StudyBusy
         """
-        study = self.study(name)
-        with self._writing() as connection:
-            take_over(connection, study, new_owner())
-            connection.execute(delete(schema.studies).where(schema.studies.c.id == study.id))
-            unused = queries.unused_artifacts(connection)
-            connection.execute(
-                delete(schema.artifacts).where(schema.artifacts.c.sha256.not_in(queries.USED))
-            )
-        for sha256 in unused:
-            self.artifacts.remove(sha256)
-        return unused
+        study, owner = self.study(name), new_owner()
+        unused = self._transactions.write(
+            "remove", partial(removing.remove_study, study=study, owner=owner)
+        )
+        return self.remove_artifacts(unused)
+
+    def remove_artifacts(self, sha256s: Iterable[str]) -> list[str]:
+        """Delete those of the artifacts that nothing points to, rows and files; returns them.
+
+        No controller can begin to use one while it is being deleted.
+        """
+        removed = []
+        for sha256 in sha256s:
+            work = partial(removing.remove_artifact, sha256=sha256, files=self.artifacts)
+            if self._transactions.write("remove_artifacts", work):
+                removed.append(sha256)
+        return removed
 
     # The controller's events
 
-    def create_study(self, new: NewStudy, owner: str) -> Study:
-        """Store a new study, owned by `owner`.
+    def create_study(self, new: NewStudy, owner: str, known: Sequence[Known] = ()) -> Study:
+        """Store a new study, owned by `owner`, with what is known about its candidates.
 
         Raises:
             NameTaken: A study of this name exists.
         """
-        now = time.time()
+        event = new_event()
+
+        def work(connection: Connection) -> None:
+            removing.keep_artifacts(connection)
+            study_id = writing.insert_study(connection, new, owner, event)
+            writing.insert_known(connection, study_id, known)
+
         try:
-            with self._writing() as connection:
-                connection.execute(
-                    insert(schema.studies).values(
-                        **asdict(new),
-                        state="running",
-                        memo={},
-                        owner=owner,
-                        lease_until=lease_end(now),
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
+            self._transactions.write("create_study", work)
         except IntegrityError:
-            raise NameTaken(name_taken(new.name)) from None
+            if not self._transactions.read(lambda c: queries.wrote(c, new.name, event)):
+                raise NameTaken(name_taken(new.name)) from None
         return self.study(new.name)
 
     def claim(self, study: Study, owner: str) -> None:
@@ -161,31 +111,105 @@ class Store:
         Raises:
             StudyBusy: A live controller owns it.
         """
-        with self._writing() as connection:
-            take_over(connection, study, owner)
+        self._transactions.write("claim", lambda c: take_over(c, study, owner))
 
     def renew(self, study: Study, owner: str) -> None:
         """Prolong the lease."""
-        with self._fenced(study, owner):
-            pass
+        self._transactions.write("renew", lambda c: renew_lease(c, study, owner))
 
     def release(self, study: Study, owner: str, state: str, cause: str = "") -> None:
-        """Give the study up in a state, so that another controller may claim it at once."""
+        """Give the study up in a state, so that another controller may claim it at once.
+
+        Its running trials become queued ones.
+        """
         assert state in STUDY_STATES, state
-        with self._fenced(study, owner) as connection:
-            given_up = {"owner": "", "lease_until": 0.0, "state": state, "cause": storable(cause)}
-            update_study(connection, study, **given_up)
+        values = {
+            "owner": "",
+            "lease_until": 0.0,
+            "state": state,
+            "cause": writing.storable(cause),
+        }
+        work = partial(writing.requeue_running, study=study)
+        self._event("release", study, owner, work, values)
 
-    def set_budget(self, study: Study, owner: str, trials: int, minutes: float | None) -> None:
-        with self._fenced(study, owner) as connection:
-            update_study(connection, study, trials=trials, minutes=minutes)
+    def set_budget(
+        self,
+        study: Study,
+        owner: str,
+        trials: int,
+        minutes: float | None,
+        number: int | None = None,
+    ) -> None:
+        """Give the study a new budget.
 
-    def handle_request(self, study: Study, owner: str, request: Request) -> None:
-        with self._fenced(study, owner) as connection:
-            table = schema.requests
-            connection.execute(
-                update(table).where(table.c.id == request.id).values(handled_at=time.time())
-            )
+        Args:
+            number: Of the first trial under it, to keep it among the `extensions`.
+        """
+        budget, event = {"trials": trials, "minutes": minutes}, new_event()
+
+        def work(connection: Connection) -> None:
+            if number is not None:
+                writing.insert_budget_change(connection, study, budget, number, event)
+
+        self._event("set_budget", study, owner, work, budget)
+
+    def extend(
+        self,
+        study: Study,
+        owner: str,
+        request: Request,
+        trials: int,
+        minutes: float | None,
+        number: int,
+    ) -> None:
+        """Answer a request to extend with a new budget.
+
+        Args:
+            number: Of the first trial under it.
+        """
+        budget = {"trials": trials, "minutes": minutes}
+        asked = {**request.payload, **budget}
+        self._event(
+            "extend",
+            study,
+            owner,
+            lambda c: writing.mark_handled(c, request.id, number, asked),
+            budget,
+        )
+
+    def enqueue(
+        self,
+        study: Study,
+        owner: str,
+        request: Request,
+        rows: Sequence[tuple[int, Mapping[str, Any], str]],
+    ) -> None:
+        """Answer a request to enqueue with queued trials.
+
+        Args:
+            rows: Number, candidate and candidate key of each.
+        """
+
+        def work(connection: Connection) -> None:
+            writing.insert_queued(connection, study, rows)
+            writing.mark_handled(connection, request.id, rows[0][0] if rows else None)
+
+        self._event("enqueue", study, owner, work)
+
+    def handle_request(
+        self, study: Study, owner: str, request: Request, number: int | None = None
+    ) -> None:
+        """Mark a request as handled.
+
+        Args:
+            number: Of the first trial proposed after it.
+        """
+        self._event(
+            "handle_request",
+            study,
+            owner,
+            lambda c: writing.mark_handled(c, request.id, number),
+        )
 
     def propose(
         self,
@@ -197,115 +221,103 @@ class Store:
         *,
         memo: Mapping[str, Any] = {},
         study_memo: Mapping[str, Any] | None = None,
+        origin: str = "strategy",
     ) -> None:
         """Store a proposal with its memos, before anything of it is evaluated."""
-        with self._fenced(study, owner) as connection:
-            connection.execute(
-                insert(schema.trials).values(
-                    study_id=study.id,
-                    number=number,
-                    state="running",
-                    candidate=dict(candidate),
-                    candidate_key=candidate_key,
-                    memo=dict(memo),
-                    created_at=time.time(),
-                )
-            )
-            if study_memo is not None:
-                update_study(connection, study, memo=dict(study_memo))
+        assert origin in ORIGINS, origin
+        row = {
+            "number": number,
+            "candidate": dict(candidate),
+            "candidate_key": candidate_key,
+            "memo": dict(memo),
+            "origin": origin,
+        }
+        values = {} if study_memo is None else {"memo": dict(study_memo)}
+        self._event("propose", study, owner, lambda c: writing.insert_trial(c, study, row), values)
 
-    def restart(self, study: Study, owner: str, number: int) -> None:
+    def begin(self, study: Study, owner: str, number: int) -> None:
+        """Make a queued trial a running one; the first time is its first attempt.
+
+        Raises:
+            ValueError: It is not queued.
+        """
+        self._event("begin", study, owner, lambda c: writing.begin_trial(c, study, number))
+
+    def restart(self, study: Study, owner: str, number: int, *, died: bool = False) -> None:
         """Count one more attempt at a trial that did not end.
+
+        Args:
+            died: The worker of the attempt before it died under a live controller.
 
         Raises:
             ValueError: It ended, or there is none.
         """
-        with self._fenced(study, owner) as connection:
-            update_open_trial(
-                connection, study, number, state="running", attempt=schema.trials.c.attempt + 1
-            )
+        self._event(
+            "restart", study, owner, lambda c: writing.restart_trial(c, study, number, died=died)
+        )
 
-    def finish(self, study: Study, owner: str, number: int, outcome: Outcome) -> None:
+    def finish(
+        self,
+        study: Study,
+        owner: str,
+        number: int,
+        outcome: Outcome,
+        *,
+        spent: float | None = None,
+    ) -> None:
         """Store how a trial ended: state, stages, artifact and measurements, all or nothing.
+
+        Args:
+            spent: Seconds of searching since the last commit; default: those of the outcome.
 
         Raises:
             ValueError: A measurement is not finite, or the trial is not running.
+            CorruptFiles: The artifact's files are not in the store (any more).
         """
         assert outcome.state in ENDED_STATES, outcome.state
-        for m in outcome.measurements:
-            if not all(math.isfinite(x) for x in (m.value, m.low, m.high) if x is not None):
-                raise ValueError(f"a measurement must be finite, got {m}")
-        with self._fenced(study, owner) as connection:
-            if outcome.artifact is not None:
-                ensure_artifact(connection, outcome.artifact)
-            update_open_trial(
-                connection,
-                study,
-                number,
-                state=outcome.state,
-                cause=storable(outcome.cause),
-                artifact=outcome.artifact.sha256 if outcome.artifact else None,
-                seconds=outcome.seconds,
-                reused_from=outcome.reused_from,
-                finished_at=time.time(),
-            )
-            where = {"study_id": study.id, "number": number}
-            stages = tuple(replace(s, note=storable(s.note)) for s in outcome.stages)
-            insert_all(connection, schema.stages, where, stages)
-            insert_all(connection, schema.measurements, where, outcome.measurements)
-            spent = schema.studies.c.seconds + outcome.seconds
-            update_study(connection, study, seconds=spent)
+        writing.check_finite(outcome)
 
-    def _as_seen(self, study: Study) -> Study:
-        """A study whose controller is gone is interrupted, though it could not say so."""
-        if study.state != "running" or self.is_live(study):
-            return study
-        return replace(study, state="interrupted", cause="its controller is gone")
+        def work(connection: Connection) -> None:
+            # A store in memory has no other process that could remove the files.
+            if outcome.artifact is not None and self.is_shared:
+                removing.check_files(outcome.artifact.sha256, self.artifacts)
+            writing.end_trial(connection, study, number, outcome)
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        """A read transaction: all its queries see the same moment."""
-        with _store_errors(self._engine), self._engine.connect() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN")
-            else:
-                connection.execution_options(isolation_level="REPEATABLE READ")
-            yield connection
+        self._event(
+            "finish",
+            study,
+            owner,
+            work,
+            keeps=outcome.artifact is not None,
+            spent=outcome.seconds if spent is None else spent,
+        )
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A write transaction: all or nothing."""
-        with _store_errors(self._engine), self._engine.begin() as connection:
-            yield connection
+    def _event(
+        self,
+        name: str,
+        study: Study,
+        owner: str,
+        work: Callable[[Connection], None],
+        values: Mapping[str, Any] = {},
+        *,
+        keeps: bool = False,
+        spent: float = 0.0,
+    ) -> None:
+        """A write of the owner, with new values of the study's row, done once.
 
-    @contextmanager
-    def _fenced(self, study: Study, owner: str) -> Iterator[Connection]:
-        """A transaction that begins by renewing the lease, and fails if it was taken over."""
-        with self._writing() as connection:
-            now = time.time()
-            table = schema.studies
-            changed = connection.execute(
-                update(table)
-                .where(table.c.id == study.id, table.c.owner == owner)
-                .values(lease_until=lease_end(now), updated_at=now)
-            )
-            if changed.rowcount != 1:
-                raise StudyBusy(
-                    f"study {study.name!r} was taken over or removed; this controller stops"
-                )
-            yield connection
+        Args:
+            keeps: It uses an artifact: none is removed meanwhile.
+        """
+        event = new_event()
 
+        def fenced(connection: Connection) -> None:
+            if keeps:
+                removing.keep_artifacts(connection)
+            fence(connection, study, owner, event, values, spent=spent)
+            work(connection)
 
-@contextmanager
-def _store_errors(engine: Engine) -> Iterator[None]:
-    """A locked database, a full disk or a lost server as one line."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except SQLAlchemyError as error:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise StoreError(f"the store {shown} failed: {first_line(error)}") from error
+        with suppress(AlreadyDone):
+            self._transactions.write(name, fenced)
 
 
 def check_new_study(url: str, name: str) -> None:

@@ -1,36 +1,213 @@
-"""Writing: records as rows, inside a transaction of the store."""
+"""Writing: the rows of each event, inside a transaction of the store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import (
+    Connection,
+    Insert,
+    Table,
+    bindparam,
+    case,
+    insert,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import schema
-from .records import Artifact, Study
+from .lease import lease_end
+from .records import Artifact, Known, NewStudy, Outcome, StageRun, Study
+
+OPEN = ("queued", "running")
 
 
-def update_study(connection: Connection, study: Study, **values: Any) -> None:
-    table = schema.studies
-    connection.execute(update(table).where(table.c.id == study.id).values(**values))
+def check_finite(outcome: Outcome) -> None:
+    """Check that no measurement is NaN or infinite.
+
+    Raises:
+        ValueError
+    """
+    for m in outcome.measurements:
+        if not all(math.isfinite(x) for x in (m.value, m.low, m.high) if x is not None):
+            raise ValueError(f"a measurement must be finite, got {m}")
 
 
-def update_open_trial(connection: Connection, study: Study, number: int, **values: Any) -> None:
-    table = schema.trials
-    changed = connection.execute(
-        update(table)
-        .where(
-            table.c.study_id == study.id,
-            table.c.number == number,
-            table.c.state.in_(("queued", "running")),
+def insert_study(connection: Connection, new: NewStudy, owner: str, event: str) -> int:
+    """The id of a new study."""
+    now = time.time()
+    made = connection.execute(
+        insert(schema.studies).values(
+            **asdict(new),
+            state="running",
+            memo={},
+            owner=owner,
+            claimed_at=now,
+            lease_until=lease_end(now),
+            event=event,
+            created_at=now,
+            updated_at=now,
         )
-        .values(**values)
     )
-    if changed.rowcount != 1:
-        raise ValueError(f"trial {number} of {study.name!r} is not running")
+    assert made.inserted_primary_key is not None
+    return int(made.inserted_primary_key[0])
+
+
+def insert_known(connection: Connection, study_id: int, known: Sequence[Known]) -> None:
+    artifacts = {
+        k.outcome.artifact.sha256: k.outcome.artifact for k in known if k.outcome.artifact
+    }
+    ensure_artifacts(connection, list(artifacts.values()))
+    rows = [
+        {
+            "study_id": study_id,
+            "candidate_key": fact.candidate_key,
+            "state": fact.outcome.state,
+            "cause": storable(fact.outcome.cause),
+            "stages": [asdict(stage) for stage in _storable_stages(fact.outcome)],
+            "measurements": [asdict(measured) for measured in fact.outcome.measurements],
+            "artifact": _sha256(fact.outcome),
+            "seconds": fact.outcome.seconds,
+            "reused_from": fact.outcome.reused_from,
+            "reused_study": fact.outcome.reused_study,
+        }
+        for fact in known
+    ]
+    if rows:
+        connection.execute(_INSERT_KNOWN, rows)
+
+
+def insert_trial(connection: Connection, study: Study, row: Mapping[str, Any]) -> None:
+    """A new trial, which runs."""
+    shared = {"study_id": study.id, "state": "running", "attempt": 1, "created_at": time.time()}
+    connection.execute(_INSERT_TRIAL, {**shared, **row})
+
+
+def insert_queued(
+    connection: Connection, study: Study, rows: Sequence[tuple[int, Mapping[str, Any], str]]
+) -> None:
+    """New trials that somebody enqueued: number, candidate and candidate key of each."""
+    shared = {"study_id": study.id, "state": "queued", "attempt": 0, "created_at": time.time()}
+    shared |= {"memo": {}, "origin": "enqueued"}
+    trials = [
+        {**shared, "number": number, "candidate": dict(candidate), "candidate_key": key}
+        for number, candidate, key in rows
+    ]
+    if trials:
+        connection.execute(_INSERT_TRIAL, trials)
+
+
+def begin_trial(connection: Connection, study: Study, number: int) -> None:
+    """Make a queued trial a running one; its first beginning is its first attempt.
+
+    Raises:
+        ValueError: There is no such queued trial.
+    """
+    attempt = schema.trials.c.attempt
+    values = {"state": "running", "attempt": case((attempt == 0, 1), else_=attempt)}
+    _update_trial(connection, study, number, ("queued",), values)
+
+
+def restart_trial(connection: Connection, study: Study, number: int, *, died: bool) -> None:
+    """Count one more attempt at a trial that did not end.
+
+    Raises:
+        ValueError: It ended, or there is none.
+    """
+    table = schema.trials.c
+    values = {"state": "running", "attempt": table.attempt + 1, "deaths": table.deaths + int(died)}
+    _update_trial(connection, study, number, OPEN, values)
+
+
+def end_trial(connection: Connection, study: Study, number: int, outcome: Outcome) -> None:
+    """Store an outcome whole.
+
+    Raises:
+        ValueError: The trial is not running.
+    """
+    if outcome.artifact is not None:
+        ensure_artifacts(connection, [outcome.artifact])
+    changed = connection.execute(
+        _END_TRIAL,
+        {
+            "its_study": study.id,
+            "its_number": number,
+            "new_state": outcome.state,
+            "new_cause": storable(outcome.cause),
+            "new_artifact": _sha256(outcome),
+            "new_seconds": outcome.seconds,
+            "new_reused_from": outcome.reused_from,
+            "new_reused_study": outcome.reused_study,
+            "now": time.time(),
+        },
+    )
+    _check_open(changed.rowcount, study, number)
+    where = {"study_id": study.id, "number": number}
+    _insert_all(connection, _INSERT_STAGE, where, _storable_stages(outcome))
+    _insert_all(connection, _INSERT_MEASUREMENT, where, outcome.measurements)
+
+
+def requeue_running(connection: Connection, study: Study) -> None:
+    """What ran when its study was given up waits to be begun again."""
+    table = schema.trials
+    connection.execute(
+        update(table)
+        .where(table.c.study_id == study.id, table.c.state == "running")
+        .values(state="queued")
+    )
+
+
+def insert_request(
+    connection: Connection, study: Study, kind: str, payload: Mapping[str, Any], event: str
+) -> None:
+    values = {"study_id": study.id, "kind": kind, "payload": dict(payload), "event": event}
+    connection.execute(
+        _new(connection.dialect.name, schema.requests), {**values, "created_at": time.time()}
+    )
+
+
+def insert_budget_change(
+    connection: Connection, study: Study, budget: Mapping[str, Any], number: int, event: str
+) -> None:
+    """A handled request to extend, for a new budget that nobody asked of a running controller."""
+    now = time.time()
+    connection.execute(
+        insert(schema.requests).values(
+            study_id=study.id,
+            kind="extend",
+            payload=dict(budget),
+            created_at=now,
+            handled_at=now,
+            number=number,
+            event=event,
+        )
+    )
+
+
+def mark_handled(
+    connection: Connection,
+    request_id: int,
+    number: int | None,
+    payload: Mapping[str, Any] | None = None,
+) -> None:
+    table = schema.requests
+    changed: dict[str, Any] = {} if payload is None else {"payload": dict(payload)}
+    connection.execute(
+        update(table)
+        .where(table.c.id == request_id)
+        .values(handled_at=time.time(), number=number, **changed)
+    )
+
+
+def ensure_artifacts(connection: Connection, artifacts: Sequence[Artifact]) -> None:
+    rows = [asdict(artifact) for artifact in artifacts]
+    if rows:
+        connection.execute(_new(connection.dialect.name, schema.artifacts), rows)
 
 
 def storable(text: str) -> str:
@@ -38,15 +215,75 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-def ensure_artifact(connection: Connection, artifact: Artifact) -> None:
+_trials = schema.trials.c
+_END_TRIAL = (
+    update(schema.trials)
+    .where(
+        _trials.study_id == bindparam("its_study"),
+        _trials.number == bindparam("its_number"),
+        _trials.state.in_(OPEN),
+    )
+    .values(
+        {
+            "state": bindparam("new_state"),
+            "cause": bindparam("new_cause"),
+            "artifact": bindparam("new_artifact"),
+            "seconds": bindparam("new_seconds"),
+            "reused_from": bindparam("new_reused_from"),
+            "reused_study": bindparam("new_reused_study"),
+            "finished_at": bindparam("now"),
+        }
+    )
+)
+_INSERT_TRIAL = insert(schema.trials)
+_INSERT_STAGE = insert(schema.stages)
+_INSERT_MEASUREMENT = insert(schema.measurements)
+_INSERT_KNOWN = insert(schema.known)
+
+
+@cache
+def _new(dialect: str, table: Table) -> Insert:
+    """An insert that leaves a row as it is which is there already."""
     dialects: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-    statement = dialects[connection.dialect.name](schema.artifacts).values(**asdict(artifact))
-    connection.execute(statement.on_conflict_do_nothing())
+    statement: Insert = dialects[dialect](table).on_conflict_do_nothing()
+    return statement
 
 
-def insert_all(
-    connection: Connection, table: Any, where: Mapping[str, Any], records: tuple[Any, ...]
+def _update_trial(
+    connection: Connection,
+    study: Study,
+    number: int,
+    states: Sequence[str],
+    values: Mapping[str, Any],
+) -> None:
+    changed = connection.execute(
+        update(schema.trials)
+        .where(
+            _trials.study_id == study.id,
+            _trials.number == number,
+            _trials.state.in_(states),
+        )
+        .values(**values)
+    )
+    _check_open(changed.rowcount, study, number, states[0] if len(states) == 1 else "running")
+
+
+def _check_open(changed: int, study: Study, number: int, state: str = "running") -> None:
+    if changed != 1:
+        raise ValueError(f"trial {number} of {study.name!r} is not {state}")
+
+
+def _insert_all(
+    connection: Connection, statement: Insert, where: Mapping[str, Any], records: Sequence[Any]
 ) -> None:
     rows = [{**where, "position": i, **asdict(record)} for i, record in enumerate(records)]
     if rows:
-        connection.execute(insert(table), rows)
+        connection.execute(statement, rows)
+
+
+def _storable_stages(outcome: Outcome) -> tuple[StageRun, ...]:
+    return tuple(replace(stage, note=storable(stage.note)) for stage in outcome.stages)
+
+
+def _sha256(outcome: Outcome) -> str | None:
+    return outcome.artifact.sha256 if outcome.artifact else None

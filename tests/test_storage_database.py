@@ -106,7 +106,7 @@ def test_a_file_that_is_no_database_is_left_alone(opening, content, tmp_path):
     ("version", "message"),
     [
         (SCHEMA_VERSION + 1, "was written by a newer naslite .*; upgrade naslite or choose"),
-        (SCHEMA_VERSION - 1, "was written by an older naslite .*; choose another store"),
+        (SCHEMA_VERSION - 1, "was written by an older naslite .*; `naslite db upgrade --store sqlite:///"),
     ],
 )
 def test_another_schema_version_is_left_alone(opening, version, message, tmp_path):
