@@ -23,8 +23,9 @@ REPOSITORY = Path(__file__).parent.parent
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kept = dict(os.environ)
     os.environ["NASLITE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    for name in ("NASLITE_STORE", "NASLITE_FILES"):
-        os.environ.pop(name, None)
+    os.environ["NASLITE_FILES"] = str(tmp_path_factory.mktemp("files"))  # of stores in memory
+    os.environ["NASLITE_TIMING_LOCK"] = str(tmp_path_factory.mktemp("lock") / "timing.lock")
+    os.environ.pop("NASLITE_STORE", None)
     yield
     os.environ.clear()
     os.environ.update(kept)

@@ -45,7 +45,7 @@ def test_trial_zero_is_the_baseline_and_the_budget_is_without_it(store):
     assert all(trial.state == "complete" for trial in trials)
     study = store.study("s")
     assert (study.state, study.cause, study.owner) == ("finished", "all 5 trials are done", "")
-    assert study.seconds == pytest.approx(sum(trial.seconds for trial in trials))
+    assert study.seconds > sum(trial.seconds for trial in trials)  # by the clock on the wall
 
 
 def test_a_used_up_space_ends_the_study(store):
@@ -198,20 +198,18 @@ def test_a_broken_baseline_stops_the_study(store):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("swallowed", [False, True])
-def test_an_interrupted_study_resumes_to_the_same_table(store, signal_number, swallowed):
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_interrupted_study_resumes_to_the_same_table(store, signal_number, twice):
+    """One signal lets the running trial end, a second one abandons it."""
     new_study(store, "whole", trials=12)
     expected = table(control(store, "whole"))
     new_study(store, "cut", trials=12)
 
     def interrupt_at_5(candidate):
         if len(bench.built) == 5:
-            try:
+            os.kill(os.getpid(), signal_number)
+            if twice:
                 os.kill(os.getpid(), signal_number)
-            except KeyboardInterrupt:
-                if not swallowed:
-                    raise
-                raise ValueError("a library's own error") from None
 
     bench = FormulaBench(interrupt_at_5)
     with pytest.raises(KeyboardInterrupt):
@@ -219,12 +217,14 @@ def test_an_interrupted_study_resumes_to_the_same_table(store, signal_number, sw
     study = store.study("cut")
     assert study.state == "interrupted"
     assert not store.is_live(study)
-    assert [trial.state for trial in store.trials(study)] == ["complete"] * 4 + ["running"]
+    done = 4 if twice else 5
+    states = ["complete"] * done + ["queued"] * twice
+    assert [trial.state for trial in store.trials(study)] == states
     again = FormulaBench()
     trials = control(store, "cut", bench=again)
     assert table(trials) == expected
-    assert trials[4].attempt == 2
-    assert again.built == [trial.candidate for trial in trials[4:]]  # nothing done is redone
+    assert trials[4].attempt == 1 + twice
+    assert again.built == [trial.candidate for trial in trials[done:]]  # nothing done is redone
 
 
 def test_a_stop_request_ends_the_study_after_its_trial(store):
@@ -266,7 +266,7 @@ def test_a_controller_that_lost_its_study_stops_and_writes_nothing(store):
         control(store, bench=bench)
     study = store.study("s")
     assert study.owner == taken
-    assert [trial.state for trial in store.trials(study)] == ["complete"] * 2 + ["running"]
+    assert [trial.state for trial in store.trials(study)] == ["complete"] * 2 + ["queued"]
 
 
 def test_a_memo_is_seen_as_it_will_be_after_a_resume(store):

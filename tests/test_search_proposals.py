@@ -11,6 +11,7 @@ from search.errors import NasliteError
 from search.goals import Goals
 from search.proposals import Proposals
 from storage import Measurement, Store, Study, Trial
+from storage.records import Extension
 from strategies.base import Budget, Proposal, trial_rng
 from strategies.testing_toys import SPACES, Toy
 
@@ -24,7 +25,7 @@ def study() -> Study:
     return store.study("s")
 
 
-def proposals(study: Study, strategy: object = None, *, lag: int = 1) -> Proposals:
+def proposals(study: Study, strategy: object = None, *, lag: int | str | None = 1) -> Proposals:
     goals = Goals.of_config(study.config)
     return Proposals(study, space=SPACE, strategy=strategy, goals=goals, lag=lag)
 
@@ -140,29 +141,54 @@ def test_memos_come_as_the_store_gives_them_back(study):
 
 
 def test_at_a_barrier_all_trials_end_and_the_strategy_is_asked_again(study):
-    notes, waited = Notes(6), []
+    notes = Notes(6)
+    maker = proposals(study, notes, lag=5)
     running = [ended(0), ended(1), *(replace(ended(n), state="running") for n in (2, 3, 4, 5))]
-
-    def finish():
-        waited.append(True)
-        return [ended(n) for n in range(6)]
-
-    proposal = proposals(study, notes, lag=5).proposal(6, running, {}, finish)
+    assert maker.proposal(6, running, {}) is None
+    proposal = maker.proposal(6, [ended(n) for n in range(6)], {})
+    assert proposal is not None
     assert proposal.candidate == SPACE.at(6)
-    assert waited == [True]
-    (_, first, draw), (_, second, again) = notes.asked
+    (_, first, draw), (_, second, again), (_, third, last) = notes.asked
+    assert first == second
     assert [t.number for t in first.pending] == [2, 3, 4, 5]
-    assert [t.number for t in second.done] == [0, 1, 2, 3, 4, 5]
-    assert second.pending == ()
-    assert draw == again
+    assert [t.number for t in third.done] == [0, 1, 2, 3, 4, 5]
+    assert third.pending == ()
+    assert draw == again == last
 
 
 def test_without_a_barrier_nothing_is_waited_for(study):
-    def finish():
-        raise AssertionError("waited")
-
     running = [ended(0), replace(ended(1), state="running")]
-    proposals(study, Notes(), lag=2).proposal(2, running, {}, finish)
+    assert proposals(study, Notes(), lag=2).proposal(2, running, {}) is not None
+
+
+@pytest.mark.parametrize(("lag", "visible"), [(1, 5), (2, 4), (5, 1), (6, 0), (9, 0)])
+def test_how_many_trials_must_have_ended(study, lag, visible):
+    assert proposals(study, lag=lag).visible(5) == visible
+
+
+def test_async_sees_whatever_has_ended(study):
+    maker = proposals(study, Notes(), lag="async")
+    trials = [ended(0), replace(ended(1), state="running"), ended(2), ended(3, "failed")]
+    view = maker.view(4, trials, {})
+    assert maker.visible(4) == 0
+    assert [t.number for t in view.done] == [0, 2, 3]
+    assert [t.number for t in view.pending] == [1]
+
+
+def test_the_lag_is_that_of_the_study():
+    store = Store("sqlite://")
+    for name, config in (("old", {}), ("new", {"lag": 6})):
+        new_study(store, name, **config)
+    assert proposals(store.study("old"), lag=None).lag == 1  # stored before there was any
+    assert proposals(store.study("new"), lag=None).lag == 6
+
+
+def test_a_trial_sees_the_budget_it_was_proposed_under(study):
+    goals = Goals.of_config(study.config)
+    later = [Extension(4, 40, None), Extension(9, 40, 12.5)]
+    maker = Proposals(study, space=SPACE, strategy=Notes(), goals=goals, extensions=later)
+    budgets = [maker.view(n, [ended(k) for k in range(n)], {}).budget for n in (3, 4, 8, 9, 10)]
+    assert budgets == [Budget(20), Budget(40), Budget(40), Budget(40, 12.5), Budget(40, 12.5)]
 
 
 @pytest.mark.parametrize("lag", [1, 3])
