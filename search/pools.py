@@ -41,7 +41,7 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     from .workers import ProcessPool
 
     config = prepared.config
-    log = worker_log(files, config.study)
+    log = _writable(worker_log(files, config.study))
     given = config.limits.memory
     memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / config.workers)
     builders = ProcessPool(
@@ -92,6 +92,15 @@ def baseline_outcome(
         if not ended[0].died:
             break
     return ended[0].outcome
+
+
+def _writable(log: Path) -> Path | None:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    except OSError:  # a read-only folder must not end the search: nobody reads what workers print
+        return None
+    return log
 
 
 def _dispatcher(

@@ -48,11 +48,17 @@ def finish(results: StudyResults) -> None:
     out.print(rows_view(results, front, title=title, width=out.width))
     if not any(row.is_feasible for row in front):
         out.print("no trial meets all constraints; these come nearest")
-    failures = Counter(r.trial.state for r in results.rows() if r.trial.state != "complete")
     store = store_option(results.store.url)
-    if failures:
-        counts = ", ".join(f"{n} {state}" for state, n in failures.items())
-        click.echo(f"{counts}: `naslite trials {name}{store}` says why")
+    lost = [row.trial for row in results.rows() if row.trial.state in ("failed", "refused")]
+    if lost:
+        counts = Counter(trial.state for trial in lost)
+        (cause, times), *_ = Counter(trial.cause for trial in lost).most_common(1)
+        shown = ", ".join(f"{n} {state}" for state, n in counts.items())
+        click.echo(
+            f"warning: {shown} of {len(results.rows()) - 1} trials; most often ({times}x)"
+            f" {cause!r}: `naslite trials {name}{store}` lists them all",
+            err=True,
+        )
     example = next((row.number for row in front if row.number), 0)
     click.echo(  # not wrapped: these are to be copied
         f"`naslite show {name} {example}{store}` for details,"
