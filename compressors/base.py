@@ -11,15 +11,13 @@ import numpy as np
 
 from strategies.space import Knob
 
+from .errors import Refused as Refused
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Options = Mapping[str, Any]
 Recipe = dict[str, Any]
-
-
-class Refused(Exception):
-    """A compressor or a runtime cannot do this candidate; the message is the reason."""
 
 
 class Task:

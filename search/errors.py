@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressors.base import Refused
+from compressors.errors import Refused
 
 
 class NasliteError(Exception):
@@ -60,7 +60,11 @@ class BaselineFailed(NasliteError):
 
 def one_line(error: BaseException) -> str:
     """`ValueError: first line of its message`; a refusal speaks for itself."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        text = str(error)
+    except Exception:  # a `__str__` that fails itself
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, Refused) and lines:
         return lines[0]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,60 +1,54 @@
-"""Building and measuring one candidate. Nothing here touches the database.
+"""The bench of a build worker: makes the file of a candidate, and scores it.
 
-`build` makes the artifact and `measure` scores and times it: two jobs, so that builds can run in
-parallel while timing runs alone. What they take and return is plain data.
+Nothing here touches the database, and nothing is timed. What `build` and `score` take and return
+is plain data.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressors.arrays import named_arrays, with_batch_size
+from compressors.arrays import named_arrays
 from compressors.base import Context, Recipe, Refused
-from storage import Artifact, Measurement, Outcome, StageRun
+from storage import Artifact, StageRun
 from storage.artifacts import ContentStore, describe_artifact
 from strategies.space import Candidate, Space
 
 from . import measure
 from .errors import one_line
-from .jobs import Built
-from .metrics import Facts, measurements
-from .runtimes.base import Runtime, Session
+from .jobs import Built, Progress, Scored
+from .runtimes.base import Runtime
 from .stages import EXPORT, Stage, Step, plan, root_key
 from .task import LoadedTask
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+MEASURE = "measure"  # the stage of a trial that scoring belongs to
 STATE_FILE = "state.safetensors"
 PARITY = 1e-3  # largest difference between a model and its exported file, relative
 
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What candidates are measured against."""
-
-    artifact: Artifact
-    score: float
+log = logging.getLogger("naslite.search")
 
 
 class Workbench:
-    """All that building and measuring need, loaded once per process.
+    """All that building and scoring need, loaded once per process.
 
     Args:
         pipeline: The compressors in order.
         threads: Of torch.
         session_threads: Of the runtime.
-        batch_sizes: To time, in samples.
         stages: Cached stage results.
         artifacts: The files of trials.
-        checkpoint: Called before a result is stored; raises if the work was interrupted.
     """
 
     def __init__(
@@ -67,10 +61,8 @@ class Workbench:
         seed: int,
         threads: int,
         session_threads: int,
-        batch_sizes: Sequence[int],
         stages: ContentStore,
         artifacts: ContentStore,
-        checkpoint: Callable[[], None] = lambda: None,
     ) -> None:
         import torch
 
@@ -78,110 +70,104 @@ class Workbench:
         self.space = space
         self.pipeline = tuple(pipeline)
         self.runtime = runtime
-        self.seed = seed
         self.session_threads = session_threads
-        self.batch_sizes = tuple(batch_sizes)
         self.stages = stages
         self.artifacts = artifacts
-        self.checkpoint = checkpoint
         capability = torch.backends.cpu.get_cpu_capability()
         self._root = root_key(loaded.weights, loaded.fingerprint, seed, threads, capability)
-        self._baseline_session: tuple[str, Session] | None = None
+        self._has_warned = False
         torch.set_num_threads(threads)
 
-    def build(self, candidate: Candidate) -> Built:
-        """Run the stages that are not cached, and store the resulting artifact."""
-        stages = plan(candidate, self.space, self.pipeline, self.runtime, self._root)
-        first, folder, facts = self._deepest_cached(stages)
-        runs = [StageRun(s.name, s.key, dict(s.options), 0.0, True) for s in stages[:first]]
-        if first:
-            runs[-1] = _noted(runs[-1], facts.get("note", ""))
-        for stage in stages[first:]:
-            began = time.perf_counter()
-            try:
-                folder, facts = self._run(stage, folder, facts)
-            except Exception as error:
-                self.checkpoint()
-                runs.append(_stage_run(stage, began, ""))
-                state = "refused" if isinstance(error, Refused) else "failed"
-                return Built(tuple(runs), None, state, f"{stage.name}: {one_line(error)}")
-            runs.append(_stage_run(stage, began, facts.get("note", "")))
-        assert folder is not None
-        try:
-            files = [folder / name for name in facts["files"]]
-            artifact = describe_artifact(files, self.runtime.format)
-            self.artifacts.put(artifact.sha256, files, {"main": self.runtime.main_file})
-        except OSError as error:
-            return Built(tuple(runs), None, "failed", f"storing the files: {one_line(error)}")
-        return Built(tuple(runs), artifact)
+    def stage_keys(self, candidate: Candidate) -> list[str]:
+        """The cache keys of a candidate's stages in order; equal keys, equal bytes."""
+        return [stage.key for stage in self._plan(candidate)]
 
-    def measure(self, artifact: Artifact, baseline: Baseline | None) -> tuple[Measurement, ...]:
-        """Every metric of a stored artifact; `baseline` None measures the baseline itself.
+    def build(
+        self, candidate: Candidate, *, progress: Progress = lambda stage, ended: None
+    ) -> Built:
+        """Run the stages that are not cached, and store the resulting artifact."""
+        stages = self._plan(candidate)
+        with tempfile.TemporaryDirectory(prefix="naslite-", ignore_cleanup_errors=True) as scratch:
+            first, folder, facts = self._deepest_cached(stages)
+            runs = [StageRun(s.name, s.key, dict(s.options), 0.0, True) for s in stages[:first]]
+            if first:
+                runs[-1] = replace(runs[-1], note=facts.get("note", ""))
+            for stage in stages[first:]:
+                progress(stage.name, tuple(runs))
+                began = time.perf_counter()
+                try:
+                    folder, facts = self._run(stage, folder, facts, Path(scratch))
+                except Exception as error:
+                    runs.append(_stage_run(stage, began, ""))
+                    state = "refused" if isinstance(error, Refused) else "failed"
+                    return Built(tuple(runs), None, state, f"{stage.name}: {one_line(error)}")
+                runs.append(_stage_run(stage, began, facts.get("note", "")))
+            assert folder is not None
+            if first == len(stages):
+                progress(stages[-1].name, tuple(runs[:-1]))
+            return self._stored(runs, [folder / name for name in facts["files"]])
+
+    def score(
+        self, artifact: Artifact, *, progress: Progress = lambda stage, ended: None
+    ) -> Scored:
+        """The score of a stored artifact, and what its graph says of its work.
 
         Raises:
             CorruptFiles: The artifact's files are not what was stored.
-            ValueError: A metric is not finite.
+            ValueError: Outputs, records or the score are not finite.
         """
-        task = self.loaded.task
-        path = self.main_path(artifact)
-        session = self.runtime.load(path, threads=self.session_threads)
-        score, samples = measure.score(session, task)
-        feed = named_arrays(self.loaded.inputs, session.input_names)
-        rng = np.random.default_rng(int(artifact.sha256[:15], 16))
-        timings = []
-        for size in self.batch_sizes:
-            inputs = with_batch_size(feed, size)
-            if baseline is None:
-                timings.append(measure.time_baseline(session, inputs, size))
-            else:
-                other = self._session_of(baseline.artifact)
-                timings.append(measure.time_against(session, other, inputs, size, rng))
-        found = measurements(
-            Facts(
-                score_name=task.score_name,
-                higher_is_better=task.higher_is_better,
-                score=score,
-                samples=samples,
-                baseline_score=score if baseline is None else baseline.score,
-                size_bytes=artifact.size_bytes,
-                timings=tuple(timings),
-                **self.runtime.inspect(path),
-            )
-        )
-        wrong = [m for m in found if not np.isfinite(m.value)]
-        if wrong:
-            raise ValueError(f"{wrong[0].metric} is {wrong[0].value}")
-        return found
-
-    def main_path(self, artifact: Artifact) -> Path:
-        """The file that the runtime loads."""
+        progress(MEASURE, ())
         folder, facts = self.artifacts.verified(artifact.sha256)
-        return folder / str(facts["main"])
+        path = folder / str(facts["main"])
+        session = self.runtime.load(path, threads=self.session_threads)
+        score, samples = measure.score(session, self.loaded.task)
+        return Scored(score, samples, **self.runtime.inspect(path))
+
+    def _plan(self, candidate: Candidate) -> list[Stage]:
+        return plan(candidate, self.space, self.pipeline, self.runtime, self._root)
 
     def _deepest_cached(self, stages: Sequence[Stage]) -> tuple[int, Path | None, dict[str, Any]]:
         """How many leading stages need not run, and the cached result of the last of them."""
         for position in range(len(stages), 0, -1):
-            entry = self.stages.get(stages[position - 1].key)
+            try:
+                entry = self.stages.get(stages[position - 1].key)
+            except OSError as error:
+                self._warn(error)
+                continue
             if entry is not None:
                 return position, entry[0], entry[1]
         return 0, None, {"recipes": []}
 
     def _run(
-        self, stage: Stage, folder: Path | None, facts: dict[str, Any]
+        self, stage: Stage, folder: Path | None, facts: dict[str, Any], scratch: Path
     ) -> tuple[Path, dict[str, Any]]:
-        """Run one stage on the result of the one before, and cache its result."""
-        with tempfile.TemporaryDirectory(prefix="naslite-") as scratch:
-            workdir = Path(scratch)
-            if stage.changes_model:
-                produced, facts = self._compress_model(stage, folder, facts, workdir)
-            elif stage.name == EXPORT:
-                produced, facts = self._export(folder, facts, workdir)
-            else:
-                assert folder is not None
-                produced, facts = self._compress_artifact(stage, folder, workdir)
-            facts = {**facts, "files": [path.name for path in produced]}
-            self.checkpoint()
-            return self.stages.put(stage.key, produced, facts), facts
+        """Run one stage on the result of the one before; its own lies in the cache if it can."""
+        workdir = Path(tempfile.mkdtemp(dir=scratch))
+        if stage.changes_model:
+            produced, facts = self._compress_model(stage, folder, facts, workdir)
+        elif stage.name == EXPORT:
+            produced, facts = self._export(folder, facts, workdir)
+        else:
+            assert folder is not None
+            produced, facts = self._compress_artifact(stage, folder, workdir)
+        facts = {**facts, "files": [path.name for path in produced]}
+        try:
+            cached = self.stages.put(stage.key, produced, facts)
+        except OSError as error:
+            self._warn(error)
+            return workdir, facts
+        shutil.rmtree(workdir, ignore_errors=True)
+        return cached, facts
+
+    def _stored(self, runs: Sequence[StageRun], files: Sequence[Path]) -> Built:
+        """Make an artifact of what the last stage gave."""
+        try:
+            artifact = describe_artifact(files, self.runtime.format)
+            self.artifacts.put(artifact.sha256, files, {"main": self.runtime.main_file})
+        except OSError as error:
+            cause = f"{runs[-1].name}: storing the files: {one_line(error)}"
+            return Built(tuple(runs), None, "failed", cause)
+        return Built(tuple(runs), artifact)
 
     def _compress_model(
         self, stage: Stage, folder: Path | None, facts: dict[str, Any], workdir: Path
@@ -191,6 +177,7 @@ class Workbench:
         model = self._restored(folder, facts["recipes"])
         context = self._context(stage, workdir)
         compressed, recipe = stage.compressor.apply(model, stage.options, context)
+        _check_weights(compressed, self.loaded.model)
         path = workdir / STATE_FILE
         save_model(compressed, str(path))
         return [path], {"recipes": [*facts["recipes"], [stage.name, recipe]]}
@@ -209,6 +196,7 @@ class Workbench:
 
         Raises:
             Refused: They disagree, so the exporter has lost something.
+            ValueError: The model's own outputs hold NaN.
         """
         import torch
 
@@ -226,12 +214,12 @@ class Workbench:
             raise Refused(f"the exported file has {len(arrays)} outputs, the model {len(wanted)}")
         for tensor, array in zip(wanted, arrays, strict=True):
             expected = tensor.numpy()
-            scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+            measure.check_outputs(expected)
             if array.shape != expected.shape:
                 raise Refused(
                     f"the exported file gives shape {array.shape}, the model {expected.shape}"
                 )
-            off = float(np.abs(array - expected).max(initial=0.0)) / scale
+            off = _difference(array, expected)
             if not off <= PARITY:
                 raise Refused(
                     f"the exported file disagrees with the model by {off:.2g} of its largest"
@@ -261,46 +249,15 @@ class Workbench:
     def _context(self, stage: Stage, workdir: Path) -> Context:
         return Context(self.loaded.task, self.loaded.fresh_model, stage.seed, workdir)
 
-    def _session_of(self, artifact: Artifact) -> Session:
-        if self._baseline_session is None or self._baseline_session[0] != artifact.sha256:
-            session = self.runtime.load(self.main_path(artifact), threads=self.session_threads)
-            self._baseline_session = artifact.sha256, session
-        return self._baseline_session[1]
-
-
-def evaluate(
-    bench: Workbench,
-    candidate: Candidate,
-    baseline: Baseline | None,
-    measured_before: Callable[[str], tuple[int, tuple[Measurement, ...]] | None],
-) -> Outcome:
-    """Build and measure one candidate; whatever goes wrong is the outcome.
-
-    Args:
-        baseline: None if the candidate is the baseline.
-        measured_before: For the SHA-256 of an artifact, the trial that measured it and what it
-            measured; identical files are not measured twice.
-    """
-    began = time.perf_counter()
-    built = bench.build(candidate)
-    state, cause = built.state, built.cause
-    reused: tuple[int | None, tuple[Measurement, ...]] | None = None
-    measured: tuple[Measurement, ...] = ()
-    if built.artifact is not None:
-        reused = measured_before(built.artifact.sha256)
-        try:
-            measured = reused[1] if reused else bench.measure(built.artifact, baseline)
-        except Exception as error:
-            state, cause = "failed", f"measure: {one_line(error)}"
-    return Outcome(
-        state=state,
-        cause=cause,
-        stages=built.stages,
-        artifact=built.artifact,
-        measurements=measured,
-        seconds=time.perf_counter() - began,
-        reused_from=reused[0] if reused else None,
-    )
+    def _warn(self, error: OSError) -> None:
+        """Say once that the stage cache cannot be used: every trial would say so."""
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "the stage cache %s cannot be used (%s); stages are computed anew in every trial",
+                self.stages.root,
+                one_line(error),
+            )
 
 
 def _stage_run(stage: Stage, began: float, note: str) -> StageRun:
@@ -308,5 +265,29 @@ def _stage_run(stage: Stage, began: float, note: str) -> StageRun:
     return StageRun(stage.name, stage.key, dict(stage.options), seconds, False, note)
 
 
-def _noted(run: StageRun, note: str) -> StageRun:
-    return replace(run, note=note)
+def _check_weights(compressed: nn.Module, original: nn.Module) -> None:
+    """Refuse what a training that diverged leaves behind.
+
+    What is not finite in the uncompressed model, such as the minus infinity of an attention mask,
+    may stay so.
+
+    Raises:
+        ValueError: A tensor holds NaN or infinite values.
+    """
+    before = original.state_dict()
+    for name, tensor in compressed.state_dict().items():
+        if not _is_finite(tensor) and (name not in before or _is_finite(before[name])):
+            raise ValueError(f"the weights of {name!r} hold NaN or infinite values")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _difference(array: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest finite output but at least to 1."""
+    given, wanted = array.astype(np.float64), expected.astype(np.float64)
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    differing = given != wanted  # infinities that agree have no difference
+    off = np.abs(given[differing] - wanted[differing])
+    return float(off.max(initial=0.0)) / max(1.0, float(finite.max(initial=0.0)))

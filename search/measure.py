@@ -1,125 +1,72 @@
-"""Scoring and timing an artifact through its runtime."""
+"""Scoring an artifact through its runtime, and the inputs that it is timed with."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from compressors.arrays import named_arrays
+from compressors.arrays import named_arrays, with_batch_size
 from compressors.base import Task
 from compressors.training import seeded
 
-from .jobs import Timing
 from .runtimes.base import Session
-
-BLOCK_S = 0.004  # long against the clock's resolution and a context switch
-WARM_UP_S = 0.03
-MIN_BLOCKS, MAX_BLOCKS = 15, 60
-MAX_SECONDS = 2.0  # after which FEW_BLOCKS are enough, for models that take long
-FEW_BLOCKS = 5
-HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
-RESAMPLES = 500
-
-Feed = Mapping[str, np.ndarray]
 
 
 def score(session: Session, task: Task) -> tuple[float, int]:
     """The task's score of a loaded artifact over all evaluation batches, and how many samples.
 
     Raises:
-        ValueError: There are no records.
+        ValueError: There are no records; outputs hold NaN; records or the score are not finite.
     """
     records = []
     with seeded(0):
         for batch in task.eval_batches():
             outputs = session(named_arrays(task.inputs(batch), session.input_names))
+            check_outputs(outputs)
             records.append(np.asarray(task.records(outputs, batch)))
         if not records:
             raise ValueError("eval_batches() gave no batch")
         merged = np.concatenate(records)
-        return float(task.score(merged)), len(merged)
+        if not _all_finite(merged):
+            raise ValueError("records() gave NaN or infinite values")
+        found = float(task.score(merged))
+    if not np.isfinite(found):
+        raise ValueError(f"{task.score_name} is {found}")
+    return found, len(merged)
 
 
-def time_against(
-    candidate: Session, baseline: Session, feed: Feed, batch_size: int, rng: np.random.Generator
-) -> Timing:
-    """Time two loaded artifacts in interleaved blocks.
+def check_outputs(outputs: Any) -> None:
+    """Refuse NaN among a model's outputs; infinite ones may be meant, as masked logits are.
 
-    Each block calls both, in random order, often enough to last some milliseconds. What slows the
-    machine down slows both, so the ratio within a block is far steadier than either time. Stops
-    when the bootstrap interval of the median ratio is within +-2 %, or after two seconds and five
-    blocks.
+    Raises:
+        ValueError: An output array holds NaN.
+    """
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    if any(_is_inexact(array) and np.isnan(array).any() for array in arrays):
+        raise ValueError("the model's outputs hold NaN")
+
+
+def timing_feed(inputs: Any, samples: int | None = None) -> dict[str, np.ndarray]:
+    """Model inputs as arrays by name, positional ones as `input_0`, `input_1`...
 
     Args:
-        feed: Inputs with `batch_size` samples.
+        inputs: What a task's `inputs` gives.
+        samples: The largest batch that will be timed; further samples are left out.
     """
-    sessions = (candidate, baseline)
-    feeds = [_renamed(feed, session.input_names) for session in sessions]
-    calls = [
-        max(1, round(BLOCK_S / _warm_up(session, own)))
-        for session, own in zip(sessions, feeds, strict=True)
-    ]
-    times: list[tuple[float, float]] = []
-    began = time.perf_counter()
-    while True:
-        pair = [0.0, 0.0]
-        for which in rng.permutation(2):
-            pair[which] = _seconds_per_call(sessions[which], feeds[which], calls[which])
-        times.append((pair[0], pair[1]))
-        late = time.perf_counter() - began > MAX_SECONDS
-        if len(times) < (FEW_BLOCKS if late else MIN_BLOCKS) or len(times) % 5:
-            continue
-        low, high = _interval(times, rng)
-        if late or len(times) >= MAX_BLOCKS or high - low < 2 * HALF_WIDTH * (low + high) / 2:
-            break
-    seconds = np.array(times)
-    return Timing(
-        batch_size=batch_size,
-        milliseconds=float(np.median(seconds[:, 0])) * 1e3,
-        ratio=float(np.median(seconds[:, 0] / seconds[:, 1])),
-        low=low,
-        high=high,
-        blocks=len(times),
-    )
+    if isinstance(inputs, dict):
+        names = list(inputs)
+    else:
+        parts = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        names = [f"input_{position}" for position in range(len(parts))]
+    feed = named_arrays(inputs, names)
+    return feed if samples is None else with_batch_size(feed, samples)
 
 
-def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
-    """Time the baseline alone: its ratio to itself is 1 by definition."""
-    calls = max(1, round(BLOCK_S / _warm_up(baseline, feed)))
-    times = [_seconds_per_call(baseline, feed, calls) for _ in range(MIN_BLOCKS)]
-    return Timing(batch_size, float(np.median(times)) * 1e3, 1.0, 1.0, 1.0, MIN_BLOCKS)
+def _all_finite(array: np.ndarray) -> bool:
+    return not _is_inexact(array) or bool(np.isfinite(array).all())
 
 
-def _renamed(feed: Feed, names: list[str]) -> Feed:
-    """The same arrays under a file's own input names, which depend on the exporter."""
-    return feed if feed.keys() <= set(names) else dict(zip(names, feed.values(), strict=True))
-
-
-def _warm_up(session: Session, feed: Feed) -> float:
-    """Call until caches and clocks have settled; returns the seconds of the fastest call."""
-    began = end = time.perf_counter()
-    fastest = float("inf")
-    while end - began < WARM_UP_S:
-        start = time.perf_counter()
-        session(feed)
-        end = time.perf_counter()
-        fastest = min(fastest, end - start)
-    return fastest
-
-
-def _seconds_per_call(session: Session, feed: Feed, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        session(feed)
-    return (time.perf_counter() - start) / calls
-
-
-def _interval(times: list[tuple[float, float]], rng: np.random.Generator) -> tuple[float, float]:
-    """The percentile bootstrap interval (95 %) of the median ratio (Efron 1979)."""
-    seconds = np.array(times)
-    ratios = seconds[:, 0] / seconds[:, 1]
-    drawn = rng.integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def _is_inexact(array: Any) -> bool:
+    """Whether its elements are floating-point or complex numbers."""
+    return isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.inexact)

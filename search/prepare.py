@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import compressors
-from compressors.base import ArtifactCompressor, ModelCompressor
 from storage import Study
 from strategies.base import Strategy, capabilities
 from strategies.space import Knob, Space, SpaceError
 
-from . import runtimes
 from .config import StudyConfig, parse_config
 from .enqueue import resolve
 from .environment import core_count, cpu_facts, library_versions
 from .errors import ConfigError, NasliteError, Problem, TaskChanged
 from .goals import Goals
 from .metrics import metric_names
-from .registry import load, unknown_name
-from .runtimes.base import Runtime
+from .parts import make_runtime, make_steps, make_task
+from .registry import unknown_name
 from .stages import Step
 from .strategy import make_strategy
 
@@ -51,8 +47,8 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     """Resolve a config against its task, collecting whatever is wrong with either."""
     problems = list(problems)
     threads = config.threads or max(1, core_count() // config.workers)
-    loaded = _loaded_task(config, folder, threads, problems)
-    steps = _pipeline(config, folder, problems)
+    loaded = make_task(config, folder, threads, problems)
+    steps = make_steps(config, folder, problems)
     space = _resolved_space(config, steps, loaded, problems)
     strategy = _strategy(config, folder, problems)
     _check_runtime(config, folder, steps, problems)
@@ -63,7 +59,12 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     if problems or loaded is None or goals is None or space is None or strategy is None:
         raise ConfigError(label, problems)
     resolved = config.model_copy(
-        update={"threads": threads, "objectives": goals.objectives, "enqueue": enqueued}
+        update={
+            "threads": threads,
+            "objectives": goals.objectives,
+            "enqueue": enqueued,
+            "lag": config.lag or (1 if config.workers == 1 else 2 * config.workers),
+        }
     )
     pipeline = tuple(step for step in steps if step is not None)
     facts = _facts(loaded, threads)
@@ -78,8 +79,8 @@ def prepare_stored(study: Study) -> Prepared:
     config, problems = parse_config(stored)
     if config is None or problems:
         raise ConfigError(label, problems)
-    loaded = _loaded_task(config, folder, study.facts["threads"], problems)
-    steps = _pipeline(config, folder, problems)
+    loaded = make_task(config, folder, study.facts["threads"], problems)
+    steps = make_steps(config, folder, problems)
     strategy = _strategy(config, folder, problems)
     if problems or loaded is None or strategy is None:
         raise ConfigError(label, problems)
@@ -94,60 +95,6 @@ def prepare_stored(study: Study) -> Prepared:
     pipeline = tuple(step for step in steps if step is not None)
     facts = dict(study.facts)
     return Prepared(config, folder, loaded, space, pipeline, strategy, goals, facts)
-
-
-def _loaded_task(
-    config: StudyConfig, folder: Path, threads: int, problems: list[Problem]
-) -> LoadedTask | None:
-    if any(problem.path.startswith("task") for problem in problems):
-        return None
-    import torch
-
-    from .task import TaskProblems, load_task
-
-    torch.set_num_threads(threads)  # a task may train its model when it is loaded
-    try:
-        return load_task(config.task, config.task_options, folder)
-    except TaskProblems as error:
-        problems.extend(error.problems)
-        return None
-
-
-def _pipeline(config: StudyConfig, folder: Path, problems: list[Problem]) -> list[Step | None]:
-    """The compressors of the pipeline's entries; None in the place of one with a problem."""
-    steps: list[Step | None] = []
-    for position, (name,) in enumerate(config.pipeline):
-        try:
-            found = load("compressor", "compressors", name, compressors.BUILTIN, folder)
-            steps.append(Step(name.rpartition(":")[2], _compressor(found)))
-        except NasliteError as error:
-            problems.append(Problem(f"pipeline.{position}", str(error)))
-            steps.append(None)
-    for position, (step, following) in enumerate(pairwise(steps)):
-        if step and following and following.changes_model and not step.changes_model:
-            problems.append(
-                Problem(
-                    f"pipeline.{position + 1}",
-                    f"{following.name!r} changes the model, so it must stand before"
-                    f" {step.name!r}, which changes the exported file",
-                )
-            )
-    return steps
-
-
-def _compressor(found: Any) -> ModelCompressor | ArtifactCompressor:
-    try:
-        compressor = found()
-    except Exception as error:
-        raise NasliteError(f"{found!r}() failed: {type(error).__name__}: {error}") from error
-    if isinstance(compressor, ModelCompressor):
-        return compressor
-    if isinstance(compressor, ArtifactCompressor) and not hasattr(compressor, "replay"):
-        return compressor
-    raise NasliteError(
-        f"{type(compressor).__name__} must have version, libraries, knobs() and apply(), and"
-        " either replay() (it changes the model) or formats (it changes the exported file)"
-    )
 
 
 def _resolved_space(
@@ -231,11 +178,6 @@ def _enqueued(config: StudyConfig, space: Space, problems: list[Problem]) -> lis
             )
         )
     return candidates
-
-
-def make_runtime(config: StudyConfig, folder: Path) -> Runtime:
-    runtime: Runtime = load("runtime", "runtimes", config.runtime.name, runtimes.BUILTIN, folder)()
-    return runtime
 
 
 def _check_runtime(

@@ -1,3 +1,5 @@
+"""The bench of a build worker: stages, their cache, and scores."""
+
 from __future__ import annotations
 
 import copy
@@ -5,52 +7,23 @@ import shutil
 
 import numpy as np
 import pytest
+from toy_bench import FLOAT, PRUNED, QUANTIZED, TRAINED, main_file, names, prepared_toy
 
 from compressors.base import Refused
-from search.build import _workbench
-from search.evaluation import Baseline, evaluate
-from search.interrupts import Interrupts
-from search.prepare import prepare
+from search.jobs import Scored
 from search.stages import plan
-from storage import CorruptFiles
+from search.workbench import make_workbench
 from storage.artifacts import file_stores
-
-PRUNED = {
-    "structured_pruning.ratio": 0.5,
-    "structured_pruning.importance": "l2",
-    "structured_pruning.scope": "uniform",
-    "structured_pruning.round_to": 2,
-    "structured_pruning.batchnorm_batches": 50,
-}
-TRAINED = {
-    "distillation.epochs": 1,
-    "distillation.temperature": 2.0,
-    "distillation.alpha": 0.9,
-    "distillation.lr": 0.01,
-}
-QUANTIZED = {
-    "onnx_quantization.scheme": "static",
-    "onnx_quantization.activation": "uint8",
-    "onnx_quantization.calibrator": "minmax",
-}
-FLOAT = {"onnx_quantization.scheme": "none"}
-
-
-def names(built) -> list[tuple[str, bool]]:
-    return [(stage.name, stage.cached) for stage in built.stages]
 
 
 @pytest.fixture(scope="module")
-def prepared(finished):
-    from search.build import _read
-
-    config, folder, problems, label = _read(finished.folder / "toy.yaml")
-    return prepare(config, folder, problems, label)
+def prepared(tmp_path_factory):
+    return prepared_toy(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture
 def bench(prepared, tmp_path):
-    return _workbench(prepared, file_stores(tmp_path), Interrupts())
+    return make_workbench(prepared, file_stores(tmp_path))
 
 
 def fail(*_):
@@ -109,45 +82,49 @@ def test_neutral_compressors_leave_no_stage(bench):
     assert names(built) == [("export", False)]
 
 
-def test_keys_depend_on_options_seed_threads_and_everything_before(bench, prepared):
-    def keys(root="r", **changes):
-        candidate = {**PRUNED, **TRAINED, **FLOAT, **changes}
-        stages = plan(candidate, bench.space, bench.pipeline, bench.runtime, root)
-        return [stage.key for stage in stages]
-
-    reference = keys()
-    assert keys() == reference
-    assert all(a != b for a, b in zip(keys("other"), reference, strict=True))
-    late = keys(**{"distillation.lr": 0.02})
-    assert late[0] == reference[0]
-    assert all(a != b for a, b in zip(late[1:], reference[1:], strict=True))
-
-
-def test_metrics_are_those_of_the_stored_file(bench):
+def test_a_score_is_that_of_the_stored_file(bench):
     import onnxruntime
 
-    base = bench.build(bench.space.baseline()).artifact
-    zero = {m.metric: m.value for m in bench.measure(base, None)}
-    assert zero["accuracy"] == 1.0
-    assert zero["accuracy_drop"] == 0.0
-    assert zero["latency_ratio"] == 1.0
-    small = bench.build({**PRUNED, **TRAINED, **QUANTIZED}).artifact
-    measured = {m.metric: m for m in bench.measure(small, Baseline(base, zero["accuracy"]))}
-    path = bench.main_path(small)
-    assert measured["size_bytes"].value == path.stat().st_size == small.size_bytes
+    zero = bench.score(bench.build(bench.space.baseline()).artifact)
+    assert (zero.score, zero.samples) == (1.0, 96)
+    artifact = bench.build({**PRUNED, **TRAINED, **QUANTIZED}).artifact
+    scored = bench.score(artifact)
+    path = main_file(bench, artifact)
+    assert path.stat().st_size == artifact.size_bytes
     session = onnxruntime.InferenceSession(str(path))
     (feed,) = session.get_inputs()
     right = [
         session.run(None, {feed.name: images.numpy()})[0].argmax(1) == labels.numpy()
         for images, labels in bench.loaded.task.eval_batches()
     ]
-    assert measured["accuracy"].value == np.concatenate(right).mean()
-    drop = 1.0 - measured["accuracy"].value
-    assert measured["accuracy_drop"].value == pytest.approx(drop, abs=1e-12)
-    assert measured["parameters"].value < zero["parameters"]
-    assert measured["macs"].value < zero["macs"]
-    ratio = measured["latency_ratio"]
-    assert 0 < ratio.low <= ratio.value <= ratio.high
+    assert scored == Scored(np.concatenate(right).mean(), 96, scored.parameters, scored.macs)
+    assert 0 < scored.parameters < zero.parameters
+    assert 0 < scored.macs < zero.macs
+
+
+def test_progress_tells_each_stage_that_begins_and_what_has_ended(bench):
+    told = []
+
+    def progress(stage, ended):
+        told.append((stage, [(run.name, run.cached) for run in ended]))
+
+    artifact = bench.build({**PRUNED, **TRAINED, **FLOAT}, progress=progress).artifact
+    pruned, trained = ("structured_pruning", False), ("distillation", False)
+    assert told == [
+        ("structured_pruning", []),
+        ("distillation", [pruned]),
+        ("export", [pruned, trained]),
+    ]
+    told.clear()
+    bench.build({**PRUNED, **TRAINED, **QUANTIZED}, progress=progress)
+    cached = [("structured_pruning", True), ("distillation", True), ("export", True)]
+    assert told == [("onnx_quantization", cached)]
+    told.clear()
+    bench.build({**PRUNED, **TRAINED, **QUANTIZED}, progress=progress)
+    assert told == [("onnx_quantization", cached)]  # its files are stored
+    told.clear()
+    bench.score(artifact, progress=progress)
+    assert told == [("measure", [])]
 
 
 def test_errors_and_refusals_are_outcomes_with_their_stage(bench, monkeypatch):
@@ -172,13 +149,6 @@ def test_a_failed_stage_is_not_cached(bench, monkeypatch):
     assert names(built)[:2] == [("structured_pruning", True), ("distillation", False)]
 
 
-def test_a_score_that_is_not_finite_fails_the_trial(bench, monkeypatch):
-    monkeypatch.setattr(bench.loaded.task, "score", lambda records: float("nan"))
-    outcome = evaluate(bench, bench.space.baseline(), None, lambda sha256: None)
-    assert (outcome.state, outcome.cause) == ("failed", "measure: ValueError: accuracy is nan")
-    assert outcome.measurements == ()
-
-
 def test_a_file_that_lost_something_in_the_export_is_refused(bench, monkeypatch):
     export = bench.runtime.export
 
@@ -191,91 +161,3 @@ def test_a_file_that_lost_something_in_the_export_is_refused(bench, monkeypatch)
     built = bench.build(bench.space.baseline())
     assert built.state == "refused"
     assert "disagrees with the model" in built.cause
-
-
-def test_identical_files_are_measured_once(bench, monkeypatch):
-    first = evaluate(bench, bench.space.baseline(), None, lambda sha256: None)
-    monkeypatch.setattr(bench, "measure", fail)
-    again = evaluate(
-        bench,
-        bench.space.baseline(),
-        None,
-        lambda sha256: (0, first.measurements) if sha256 == first.artifact.sha256 else None,
-    )
-    assert again.reused_from == 0
-    assert again.measurements == first.measurements
-
-
-def test_a_changed_artifact_is_not_measured(bench):
-    artifact = bench.build(bench.space.baseline()).artifact
-    path = bench.main_path(artifact)
-    path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CorruptFiles):
-        bench.measure(artifact, None)
-
-
-def test_what_an_interrupt_left_is_not_cached(prepared, tmp_path, monkeypatch):
-    """torch.export swallows an interrupt, and the export then falls back to TorchScript."""
-    interrupts = Interrupts()
-    bench = _workbench(prepared, file_stores(tmp_path), interrupts)
-    whole = bench.build(bench.space.baseline())
-    bench.stages.remove(whole.stages[0].key)
-    export = bench.runtime.export
-
-    def interrupted(model, inputs, path):
-        interrupts.pending = True
-        return export(model, inputs, path)
-
-    def swallowed(model, inputs, path):
-        interrupts.pending = True
-        raise RuntimeError("a library's own error")
-
-    for replacement in (interrupted, swallowed):
-        with monkeypatch.context() as patch:
-            patch.setattr(bench.runtime, "export", replacement)
-            with pytest.raises(KeyboardInterrupt):
-                bench.build(bench.space.baseline())
-        assert bench.stages.get(whole.stages[0].key) is None
-    interrupts.pending = False
-    assert bench.build(bench.space.baseline()).artifact == whole.artifact
-
-
-def test_the_root_key_depends_on_all_that_training_depends_on(monkeypatch):
-    from search import stages
-
-    reference = ("weights", "task", 0, 1, "AVX2")
-    keys = {stages.root_key(*reference)}
-    for position, other in enumerate(("w", "t", 1, 2, "AVX512")):
-        changed = list(reference)
-        changed[position] = other
-        keys.add(stages.root_key(*changed))
-    monkeypatch.setattr(stages, "CACHE_FORMAT", -1)
-    keys.add(stages.root_key(*reference))
-    monkeypatch.setattr(stages, "library_versions", lambda names: {"torch": "other"})
-    keys.add(stages.root_key(*reference))
-    assert len(keys) == 8
-
-
-def test_an_edited_compressor_of_the_user_does_not_reuse_its_old_stages(bench, tmp_path):
-    from search.registry import load_reference
-    from search.stages import Step
-    from strategies.space import Float, Space
-
-    text = (
-        "import copy\nfrom strategies.space import Float\n"
-        "class Mine:\n    version = 1\n    libraries = ()\n"
-        "    def knobs(self, model, task): return []\n"
-        "    def apply(self, model, options, context): return copy.deepcopy(model), {}\n"
-        "    def replay(self, model, recipe): return copy.deepcopy(model)\n"
-    )
-    space = Space([Float(name="Mine.x", low=0.0, high=1.0, neutral=0.0)])
-
-    def key() -> str:
-        step = Step("Mine", load_reference("mine.py:Mine", tmp_path)())
-        return plan({"Mine.x": 1.0}, space, [step], bench.runtime, "r")[0].key
-
-    (tmp_path / "mine.py").write_text(text)
-    first = key()
-    assert key() == first
-    (tmp_path / "mine.py").write_text(text + "# edited\n")
-    assert key() != first

@@ -1,4 +1,4 @@
-"""Scoring, timing and metrics of loaded artifacts."""
+"""Scoring loaded artifacts, and metrics."""
 
 from itertools import pairwise
 
@@ -7,10 +7,14 @@ import pytest
 import torch
 from assets.toy_models import TaskOf
 from assets.toy_task import Toy
+from hypothesis import given
+from hypothesis import strategies as st
 
+from compressors.arrays import with_batch_size
 from compressors.testing import random_states
 from search import measure
-from search.metrics import Facts, Timing, measurements, metric_names
+from search.jobs import Timing
+from search.metrics import Facts, measurements, metric_names
 from search.runtimes.onnx_runtime import OnnxRuntime
 
 
@@ -83,86 +87,96 @@ def test_a_task_without_batches_has_no_score(session):
         measure.score(session, TaskOf(None))
 
 
-class Burner:
-    """A session that multiplies matrices as often as it is told, or at random up to that."""
+class Gives:
+    """A session that gives the same outputs for every batch of 32."""
 
-    def __init__(self, products=40, *, steady=True, input_name="x"):
-        self.products = products
-        self.steady = steady
-        self.input_names = [input_name]
-        self.calls = 0
-        self.fed = set()
-        self._matrix = np.eye(48, dtype=np.float32)
-        self._rng = np.random.default_rng(0)
+    input_names = ["images"]
+
+    def __init__(self, *outputs):
+        self.outputs = outputs if len(outputs) > 1 else outputs[0]
 
     def __call__(self, feed):
-        self.calls += 1
-        self.fed.update(feed)
-        count = self.products if self.steady else self._rng.integers(1, self.products + 1)
-        for _ in range(count):
-            self._matrix @ self._matrix
+        return self.outputs
 
 
-def timed(candidate, baseline, seed=0):
-    return measure.time_against(candidate, baseline, {}, 8, np.random.default_rng(seed))
+RIGHT = np.zeros((32, 4), np.float32)
 
 
-def test_a_slower_candidate_has_a_greater_ratio():
-    timing = timed(Burner(80), Burner(40))
-    assert timing.ratio > 1.3
-    assert timing.low <= timing.ratio <= timing.high
-    assert timing.low > 1
+class Recorded(Toy):
+    """Its records are what the file gives."""
+
+    def records(self, outputs, batch):
+        return outputs[-1][:, 0] if isinstance(outputs, tuple) else outputs[:, 0]
 
 
-def test_a_faster_candidate_has_a_smaller_ratio():
-    timing = timed(Burner(40), Burner(80))
-    assert timing.ratio < 1 / 1.3
-    assert timing.low <= timing.ratio <= timing.high < 1
+@pytest.mark.parametrize("position", [0, 1])
+def test_outputs_with_nan_are_an_error_even_if_nothing_reads_them(position):
+    wrong = RIGHT.copy()
+    wrong[-1, -1] = np.nan
+    outputs = [RIGHT, RIGHT]
+    outputs[position] = wrong
+    with pytest.raises(ValueError, match=r"^the model's outputs hold NaN$"):
+        measure.score(Gives(*outputs), Recorded())
 
 
-def test_a_timing_says_what_was_timed():
-    timing = timed(Burner(), Burner())
-    assert timing.batch_size == 8
-    assert timing.milliseconds > 0
-    assert measure.MIN_BLOCKS <= timing.blocks <= measure.MAX_BLOCKS
+def test_infinite_outputs_may_be_meant(toy):
+    masked = RIGHT.copy()
+    masked[:, 3] = -np.inf
+    assert measure.score(Gives(masked), Recorded()) == (0.0, 96)
+    with pytest.raises(ValueError, match=r"^records\(\) gave NaN or infinite values$"):
+        measure.score(Gives(masked[:, ::-1]), Recorded())
 
 
-def test_each_file_is_fed_under_its_own_input_names():
-    candidate, baseline = Burner(input_name="images"), Burner(input_name="input_0")
-    feed = {"images": np.zeros((8, 4))}
-    measure.time_against(candidate, baseline, feed, 8, np.random.default_rng(0))
-    assert (candidate.fed, baseline.fed) == ({"images"}, {"input_0"})
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_or_records_that_are_not_finite_are_errors(session, value):
+    class Wrong(Toy):
+        def score(self, records):
+            return value
+
+    class Broken(Toy):
+        def records(self, outputs, batch):
+            return np.full(len(outputs), value)
+
+        def score(self, records):
+            return 1.0
+
+    with pytest.raises(ValueError, match=f"^accuracy is {value}$"):
+        measure.score(session, Wrong())
+    with pytest.raises(ValueError, match=r"^records\(\) gave NaN or infinite values$"):
+        measure.score(session, Broken())
 
 
-def test_short_calls_are_repeated_until_a_block_can_be_timed(monkeypatch):
-    monkeypatch.setattr(measure, "WARM_UP_S", 1e-9)  # one call
-    candidate = Burner(1)
-    timing = timed(candidate, Burner(1))
-    assert candidate.calls > 10 * timing.blocks
+def test_integer_outputs_and_records_are_scored(session):
+    class Counted(Toy):
+        def records(self, outputs, batch):
+            return outputs[:, 0]
+
+    assert measure.score(Gives(np.full((32, 4), 3)), Counted()) == (3.0, 96)
 
 
-def test_timing_stops_at_the_greatest_number_of_blocks(monkeypatch):
-    monkeypatch.setattr(measure, "HALF_WIDTH", 0.0)
-    monkeypatch.setattr(measure, "MAX_SECONDS", 10.0)
-    monkeypatch.setattr(measure, "MAX_BLOCKS", 25)
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == 25
+def test_inputs_are_timed_under_their_names_or_their_positions():
+    images, mask = torch.rand(3, 2), torch.zeros(3)
+    assert list(measure.timing_feed(images)) == ["input_0"]
+    assert list(measure.timing_feed((images, mask))) == ["input_0", "input_1"]
+    named = measure.timing_feed({"mask": mask, "images": images})
+    assert list(named) == ["mask", "images"]
+    np.testing.assert_array_equal(named["images"], images.numpy())
+    assert all(isinstance(array, np.ndarray) for array in named.values())
 
 
-def test_timing_stops_when_it_is_sure_enough(monkeypatch):
-    monkeypatch.setattr(measure, "HALF_WIDTH", float("inf"))
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == measure.MIN_BLOCKS
-
-
-def test_timing_stops_when_it_is_late(monkeypatch):
-    monkeypatch.setattr(measure, "HALF_WIDTH", 0.0)
-    monkeypatch.setattr(measure, "MAX_SECONDS", 0.0)
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == measure.FEW_BLOCKS
-
-
-def test_the_baseline_is_as_fast_as_itself():
-    timing = measure.time_baseline(Burner(), {}, 8)
-    assert (timing.low, timing.ratio, timing.high) == (1.0, 1.0, 1.0)
-    assert timing.milliseconds > 0
+@given(
+    given=st.integers(1, 5),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+)
+def test_a_feed_of_the_largest_batch_is_enough_for_all(given, sizes):
+    images = torch.arange(2.0 * given).reshape(given, 2)
+    cut = measure.timing_feed(images, max(sizes))
+    assert len(cut["input_0"]) == max(sizes)
+    for size in sizes:
+        np.testing.assert_array_equal(
+            with_batch_size(cut, size)["input_0"],
+            with_batch_size(measure.timing_feed(images), size)["input_0"],
+        )
 
 
 def facts(batch_sizes=(1,), **changes):

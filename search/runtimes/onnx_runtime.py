@@ -16,8 +16,6 @@ import numpy as np
 
 from compressors.base import Refused
 
-from .onnx_graph import count_work, tidy
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -34,6 +32,8 @@ class OnnxRuntime:
 
     def export(self, model: nn.Module, inputs: Any, path: Path) -> str:
         """See `Runtime.export`; falls back to the TorchScript exporter, and says so."""
+        from .onnx_graph import tidy
+
         inputs = _two_samples(inputs)
         note = ""
         with _quiet():
@@ -57,6 +57,8 @@ class OnnxRuntime:
         return OnnxSession(path, threads)
 
     def inspect(self, path: Path) -> dict[str, float]:
+        from .onnx_graph import count_work
+
         return count_work(path)
 
     def loading_example(self, path: Path, *, threads: int) -> list[str]:
