@@ -73,6 +73,8 @@ def run(
         prepared = prepare(config, folder, problems, label)
         interrupts.check()
         known = _known_facts(url, known_from, prepared, files)
+        if known_from is not None:
+            observer.preparing(f"{len(known)} evaluations of {known_from} are known facts")
         with study_dispatcher(prepared, files) as dispatcher:
             baseline = of_baseline(known, prepared)
             if baseline is None:

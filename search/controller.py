@@ -107,7 +107,7 @@ class Controller:
             if state == "interrupted":
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
-            state, cause = "interrupted", "interrupted; trials that were running will be redone"
+            state, cause = "interrupted", "Ctrl-C or SIGTERM"
             raise
         except BrokenPipeError:  # `| head`: whoever watched is gone
             state, cause = "interrupted", "its output was closed"

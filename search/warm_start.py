@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 # What must be the same on both sides for a measurement to hold: facts, and keys of the config.
 FACTS = ("threads", "cpu", "isa", "versions")
 KEYS = ("seed", "runtime")
-
-log = logging.getLogger("naslite.search")
 
 
 def known_facts(store: Store, name: str, prepared: Prepared, bench: Workbench) -> list[Known]:
@@ -46,9 +43,7 @@ def known_facts(store: Store, name: str, prepared: Prepared, bench: Workbench) -
             " make them equal, or leave --from away"
         )
     trials = [t for t in store.trials(study) if t.state in ("complete", "refused")]
-    known = [k for trial in trials if (k := _known(trial, study, prepared, bench)) is not None]
-    log.info("%d of %d evaluations of study %s are known facts", len(known), len(trials), name)
-    return known
+    return [k for trial in trials if (k := _known(trial, study, prepared, bench)) is not None]
 
 
 def _differences(study: Study, prepared: Prepared) -> list[str]:
@@ -64,7 +59,10 @@ def _differences(study: Study, prepared: Prepared) -> list[str]:
 
 def _known(trial: Trial, study: Study, prepared: Prepared, bench: Workbench) -> Known | None:
     try:
-        candidate = prepared.space.canonical(trial.candidate)
+        if trial.number == 0:
+            candidate = prepared.space.baseline()
+        else:
+            candidate = prepared.space.canonical(trial.candidate)
     except SpaceError:
         return None
     keys = bench.stage_keys(candidate)[: len(trial.stages)]

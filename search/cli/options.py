@@ -56,6 +56,7 @@ def start_detached(
     for name, value in given.items():
         if value is not None:
             words += [f"--{name.removeprefix('known_')}", str(value)]
+    click.echo(f"starting {study} in the background ...")
     process = start(words, url=url, study=study)
     at = store_option(url)
     if process is None:
