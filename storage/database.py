@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -74,17 +76,31 @@ def connect(url: URL, *, create: bool, durability: str = "normal") -> Engine:
         ForeignDatabase: It holds something else, or another schema version.
         StoreError: The folder cannot be written or the server cannot be reached.
     """
+    with opened(url, create=create, durability=durability) as engine:
+        version = stored_version(engine)
+        if version is not None:
+            _check_version(version, engine.url)
+        elif create:
+            _create(engine)
+        else:
+            raise nothing_stored(engine.url)
+    return engine
+
+
+@contextmanager
+def opened(url: URL, *, create: bool = False, durability: str = "normal") -> Iterator[Engine]:
+    """An engine for a first look at a database, whatever it holds; it is closed by an error.
+
+    Raises:
+        NoStore, ForeignDatabase, StoreError
+    """
     path = sqlite_file(url)
     if path is not None:
         _check_path(path, create=create)
-    engine = open_engine(url, durability)
-    shown = url.render_as_string(hide_password=True)
+    engine = _engine(url, durability)
+    shown = address(url)
     try:
-        version = _version(engine, shown)
-        if version is None:
-            if not create:
-                raise NoStore(f"no study is stored at {shown}; `naslite run CONFIG` starts one")
-            _create(engine)
+        yield engine
     except SQLAlchemyError as error:
         engine.dispose()
         if path is not None and type(error) is DatabaseError:  # SQLite: not a database at all
@@ -92,10 +108,48 @@ def connect(url: URL, *, create: bool, durability: str = "normal") -> Engine:
                 f"{shown} is not a naslite database ({first_line(error)}); choose another path"
             ) from None
         raise StoreError(f"cannot open the store {shown}: {first_line(error)}") from None
-    except StoreError:
+    except BaseException:
         engine.dispose()
         raise
-    return engine
+
+
+def stored_version(engine: Engine) -> int | None:
+    """The schema of a database of ours; None in an empty one.
+
+    Raises:
+        ForeignDatabase: It is not ours, or newer than this naslite.
+    """
+    shown = address(engine.url)
+    with engine.connect() as connection:
+        names = inspect(connection).get_table_names()
+        if not names:
+            return None
+        if schema_version.name not in names:
+            raise ForeignDatabase(
+                f"{shown} is not a naslite database (it holds {', '.join(sorted(names)[:3])});"
+                " choose another path"
+            )
+        version = int(connection.execute(select(schema_version.c.version)).scalar_one())
+    if version > SCHEMA_VERSION:
+        raise ForeignDatabase(
+            f"{shown} was written by a newer naslite (schema {version}, this one knows"
+            f" {SCHEMA_VERSION}); upgrade naslite or choose another store"
+        )
+    return version
+
+
+def lock_schema(connection: Connection) -> None:
+    """Let nobody else create or change the tables until the transaction ends."""
+    connection.exec_driver_sql(_LOCK[connection.dialect.name])
+
+
+def address(url: URL) -> str:
+    """A URL for people, without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def nothing_stored(url: URL) -> NoStore:
+    return NoStore(f"no study is stored at {address(url)}; `naslite run CONFIG` starts one")
 
 
 def check_writable(path: Path) -> None:
@@ -128,16 +182,12 @@ def _check_path(path: Path, *, create: bool) -> None:
         raise NoStore(f"no study is stored at {path}; `naslite run CONFIG` starts one")
 
 
-def open_engine(url: URL, durability: str = "normal") -> Engine:
-    """An engine on whatever is at this address; it connects when it is used.
-
-    Raises:
-        StoreError: The driver is not installed.
-    """
+def _engine(url: URL, durability: str) -> Engine:
     assert durability in DURABILITIES, durability
     sqlite = url.get_backend_name() == "sqlite"
+    options = _sqlite_options(url) if sqlite else {"pool_pre_ping": True}
     try:
-        engine = create_engine(url, **(_sqlite_options(url) if sqlite else _SERVER_OPTIONS))
+        engine = create_engine(url, **options)
     except ModuleNotFoundError:
         raise StoreError(
             "a PostgreSQL store needs psycopg: pip install 'naslite[postgres]'"
@@ -157,38 +207,19 @@ def open_engine(url: URL, durability: str = "normal") -> Engine:
     return engine
 
 
-_SERVER_OPTIONS: dict[str, Any] = {"pool_pre_ping": True}
-
-
 def _sqlite_options(url: URL) -> dict[str, Any]:
     if sqlite_file(url) is None:
         return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
 
 
-def _version(engine: Engine, shown: str) -> int | None:
-    """The schema version; None in an empty database."""
-    with engine.connect() as connection:
-        names = inspect(connection).get_table_names()
-        if not names:
-            return None
-        if schema_version.name not in names:
-            raise ForeignDatabase(
-                f"{shown} is not a naslite database (it holds {', '.join(sorted(names)[:3])});"
-                " choose another path"
-            )
-        version = connection.execute(select(schema_version.c.version)).scalar_one()
-    if version > SCHEMA_VERSION:
-        raise ForeignDatabase(
-            f"{shown} was written by a newer naslite (schema {version}, this one knows"
-            f" {SCHEMA_VERSION}); upgrade naslite or choose another store"
-        )
+def _check_version(version: int, url: URL) -> None:
+    shown = address(url)
     if version < SCHEMA_VERSION:
         raise ForeignDatabase(
             f"{shown} was written by an older naslite (schema {version}, this one needs"
             f" {SCHEMA_VERSION}); `naslite db upgrade --store {shown}` upgrades it"
         )
-    return int(version)
 
 
 def _create(engine: Engine) -> None:
@@ -196,7 +227,7 @@ def _create(engine: Engine) -> None:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         # All tables at once or none, and one process at a time: another may open the same store.
-        connection.exec_driver_sql(_LOCK[engine.dialect.name])
+        lock_schema(connection)
         if inspect(connection).has_table(schema_version.name):
             return
         metadata.create_all(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -75,8 +75,8 @@ def trials(
 ) -> list[Trial]:
     """The trials of a study with number >= since, by number, with all that belongs to them."""
     artifacts = _artifacts(connection, schema.trials, study_id)
-    measured = _measurements(connection, study_id, since)
-    staged = _stages(connection, study_id, since) if stages else {}
+    measured = _records(connection, Measurement, schema.measurements, study_id, since)
+    staged = _records(connection, StageRun, schema.stages, study_id, since) if stages else {}
     return [
         Trial(
             number=row.number,
@@ -96,7 +96,7 @@ def trials(
             created_at=row.created_at,
             finished_at=row.finished_at,
         )
-        for row in connection.execute(_of(schema.trials, study_id, since))
+        for row in connection.execute(_of(schema.trials, study_id, since)).all()
     ]
 
 
@@ -162,26 +162,13 @@ def is_used(connection: Connection, sha256: str) -> bool:
     )
 
 
-def _measurements(
-    connection: Connection, study_id: int, since: int
-) -> Mapping[int, list[Measurement]]:
-    table = schema.measurements.c
-    names = [table[field.name] for field in fields(Measurement)]
-    rows = connection.execute(_of(schema.measurements, study_id, since, table.number, *names))
-    return _by_number(Measurement, rows)
-
-
-def _stages(connection: Connection, study_id: int, since: int) -> Mapping[int, list[StageRun]]:
-    table = schema.stages.c
-    names = [table[field.name] for field in fields(StageRun)]
-    rows = connection.execute(_of(schema.stages, study_id, since, table.number, *names))
-    return _by_number(StageRun, rows)
-
-
-def _by_number(record: Any, rows: Iterable[Row[Any]]) -> Mapping[int, list[Any]]:
-    """Records of rows that begin with the number of their trial."""
+def _records(
+    connection: Connection, record: Any, table: Any, study_id: int, since: int
+) -> Mapping[int, list[Any]]:
+    """The rows of a table that belong to trials, as records by the number of the trial."""
+    columns = [table.c[field.name] for field in fields(record)]
     found: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
+    for row in connection.execute(_of(table, study_id, since, table.c.number, *columns)).all():
         found[row[0]].append(record(*row[1:]))
     return found
 
@@ -200,9 +187,9 @@ def _artifacts(connection: Connection, users: Any, study_id: int) -> Mapping[str
     used = select(users.c.artifact).where(users.c.study_id == study_id)
     return {
         row.sha256: Artifact(
-            row.sha256, row.format, row.size_bytes, tuple(File(**file) for file in row.files)
+            row.sha256, row.format, row.size_bytes, tuple([File(**file) for file in row.files])
         )
-        for row in connection.execute(select(table).where(table.c.sha256.in_(used)))
+        for row in connection.execute(select(table).where(table.c.sha256.in_(used))).all()
     }
 
 

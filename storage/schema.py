@@ -13,10 +13,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     false,
+    text,
 )
 
 SCHEMA_VERSION = 2
@@ -50,7 +52,7 @@ studies = Table(
     Column("claimed_at", Float, nullable=False, server_default="0"),
     Column("lease_until", Float, nullable=False, default=0.0),
     # The owner's latest event: a commit whose answer was lost is recognised by it.
-    Column("event", String(32), nullable=False, server_default=""),
+    Column("event", String(32), nullable=False, server_default=text("''")),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
@@ -80,7 +82,7 @@ trials = Table(
     Column("artifact", ForeignKey("artifacts.sha256")),
     Column("seconds", Float, nullable=False, default=0.0),
     Column("reused_from", Integer),
-    Column("reused_study", String(200), nullable=False, server_default=""),
+    Column("reused_study", String(200), nullable=False, server_default=text("''")),
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Index("ix_trials_artifact", "artifact"),
@@ -157,5 +159,6 @@ known = Table(
 alembic_version = Table(
     "alembic_version",
     metadata,
-    Column("version_num", String(32), primary_key=True),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )

@@ -1,0 +1,1 @@
+"""Migrations of the database, run by `storage.upgrading`; revisions are numbers of schemas."""

@@ -1,0 +1,1 @@
+"""One module per schema: what changes from the one before."""
