@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,11 +34,16 @@ Reach = Callable[[str], None]
 
 
 class Removal:
-    """The right to take entries away; see `removing`."""
+    """The right to take entries away; see `removing`.
 
-    def __init__(self, root: Path, reach: Reach) -> None:
+    Args:
+        rehearsed: Nothing is touched; the answers are the same.
+    """
+
+    def __init__(self, root: Path, reach: Reach, *, rehearsed: bool = False) -> None:
         self._root = root
         self._reach = reach
+        self._rehearsed = rehearsed
         self._taken: list[Path] = []
 
     def take(
@@ -51,10 +57,8 @@ class Removal:
         folder = entry_folder(self._root, key)
         if even_if_held:
             return self._rename(folder)
-        with _claimed(folder) as is_free:
-            if not is_free or (unused_since is not None and used_at(folder) > unused_since):
-                return False
-            return self._rename(folder)
+        with claimed(folder, unused_since) as is_free:
+            return is_free and self._rename(folder)
 
     def take_leftover(self, folder: Path, *, unchanged_since: float | None = None) -> bool:
         """Take away what a killed process left; says whether it is gone.
@@ -62,16 +66,8 @@ class Removal:
         Args:
             unchanged_since: Leave it if something in it was written after this moment.
         """
-        if unchanged_since is not None and changed_at(folder) > unchanged_since:
-            return False
-        if folder.name.startswith(OLD):
-            self._taken.append(folder)
-            return True
-        with _claimed(folder) as is_free:
-            has_manifest = (folder / MANIFEST).exists()
-            if not is_free or not (has_manifest or time.time() - changed_at(folder) > UNHELD_S):
-                return False
-            return self._rename(folder)
+        with claimed_leftover(folder, unchanged_since) as is_free:
+            return is_free and self._rename(folder)
 
     def delete(self) -> None:
         """Delete what was taken away."""
@@ -83,6 +79,8 @@ class Removal:
 
     def _rename(self, folder: Path) -> bool:
         """Put a folder aside, so that nobody sees a half of it."""
+        if self._rehearsed:
+            return True
         aside = self._root / f"{OLD}{uuid.uuid4().hex}"
         try:
             folder.rename(aside)
@@ -96,10 +94,45 @@ class Removal:
 
 
 @contextmanager
-def removing(root: Path, reach: Reach, *, wait: bool = True) -> Iterator[Removal | None]:
+def claimed(folder: Path, unused_since: float | None = None) -> Iterator[bool]:
+    """Whether an entry is free to go; then nobody can hold it until the block ends."""
+    try:
+        descriptor = claim(folder / MANIFEST)
+    except MISSING:
+        descriptor, is_free = None, True  # nobody holds what has no manifest
+    except OSError:  # another user's: it could not be removed either
+        descriptor, is_free = None, False
+    else:
+        is_free = descriptor is not None
+    try:
+        yield is_free and (unused_since is None or used_at(folder) <= unused_since)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def claimed_leftover(folder: Path, unchanged_since: float | None = None) -> Iterator[bool]:
+    """Whether what was left by a put or a removal is free to go; see `claimed`."""
+    if folder.name.startswith(OLD):  # who put it aside is gone, or deletes it too
+        yield True
+        return
+    since = math.inf if unchanged_since is None else unchanged_since
+    if not (folder / MANIFEST).exists():  # it may be a moment old, and not held yet
+        since = min(since, time.time() - UNHELD_S)
+    with claimed(folder) as is_free:
+        yield is_free and changed_at(folder) <= since
+
+
+@contextmanager
+def removing(
+    root: Path, reach: Reach, *, wait: bool = True, delete: bool = True
+) -> Iterator[Removal | None]:
     """The right to take entries away, which one process has at a time.
 
-    None if another one has it and `wait` is False. What was taken is deleted when the block ends.
+    Args:
+        wait: False yields None if another process has it.
+        delete: False leaves what was taken among the leftovers.
 
     Raises:
         OSError: The folder cannot be written.
@@ -110,7 +143,8 @@ def removing(root: Path, reach: Reach, *, wait: bool = True) -> Iterator[Removal
         yield removal if _lock(descriptor, wait=wait) else None
     finally:
         os.close(descriptor)
-        removal.delete()
+        if delete:
+            removal.delete()
 
 
 def evict(root: Path, max_bytes: int, reach: Reach) -> int:
@@ -123,48 +157,36 @@ def evict(root: Path, max_bytes: int, reach: Reach) -> int:
         The bytes of the entries that are left.
     """
     found = sorted(list_entries(root), key=lambda entry: (entry.used_at, entry.key))
-    total = sum(entry.size_bytes for entry in found)
-    if total <= max_bytes:
-        return total
+    if _total(found) <= max_bytes:
+        return _total(found)
+    gone: set[Entry] = set()
     with suppress(OSError), removing(root, reach, wait=False) as removal:
-        if removal is None:  # another process is at it
-            return total
-        for folder in list_leftovers(root):
-            removal.take_leftover(folder)
-        too_large = [entry for entry in found if entry.size_bytes > max_bytes]
-        fitting = [entry for entry in found if entry.size_bytes <= max_bytes]
-        total = _take_until(removal, too_large, 0)
-        total += _take_until(removal, fitting, int(max_bytes * KEPT_SHARE))
-    return total
+        if removal is not None:  # else another process is at it
+            for folder in list_leftovers(root):
+                removal.take_leftover(folder, unchanged_since=time.time() - UNHELD_S)
+            too_large = [entry for entry in found if entry.size_bytes > max_bytes]
+            gone |= _taken(removal, too_large, 0)
+            fitting = [entry for entry in found if entry.size_bytes <= max_bytes]
+            if _total(fitting) > max_bytes:
+                gone |= _taken(removal, fitting, int(max_bytes * KEPT_SHARE))
+    return _total(entry for entry in found if entry not in gone)
 
 
-def _take_until(removal: Removal, entries: list[Entry], goal: int) -> int:
-    """Take entries away in order until at most `goal` bytes of them are left; returns how many."""
-    total = sum(entry.size_bytes for entry in entries)
+def _taken(removal: Removal, entries: list[Entry], goal: int) -> set[Entry]:
+    """Take entries away, one after the other, until at most `goal` bytes of them are left."""
+    left = _total(entries)
+    gone: set[Entry] = set()
     for entry in entries:
-        if total <= goal:
+        if left <= goal:
             break
         if removal.take(entry.key, unused_since=entry.used_at):
-            total -= entry.size_bytes
-    return total
+            gone.add(entry)
+            left -= entry.size_bytes
+    return gone
 
 
-@contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Keeps others from holding a folder meanwhile; False if one does."""
-    try:
-        descriptor = claim(folder / MANIFEST)
-    except MISSING:
-        yield True  # nobody holds what has no manifest
-        return
-    except OSError:  # another user's: it could not be removed either
-        yield False
-        return
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+def _total(entries: Iterable[Entry]) -> int:
+    return sum(entry.size_bytes for entry in entries)
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, select, text
 
 from . import queries, schema
-from .artifacts import MANIFEST, ContentStore
+from .artifacts import ContentStore
 from .errors import CorruptFiles
 from .lease import take_over
 from .records import Study
@@ -25,15 +25,20 @@ def keep_artifacts(connection: Connection) -> None:
         connection.execute(_SHARED)
 
 
+def exclude_keepers(connection: Connection) -> None:
+    """Let nobody begin to use an artifact until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_EXCLUSIVE)
+
+
 def check_files(sha256: str, files: ContentStore) -> None:
     """Check that an artifact which is kept has not been deleted before; its content is not read.
 
     Raises:
         CorruptFiles
     """
-    folder = files.root / sha256[:2] / sha256
-    if not (folder / MANIFEST).is_file():
-        raise CorruptFiles(f"the files of artifact {sha256[:12]} are not at {folder}")
+    if not files.exists(sha256):
+        raise CorruptFiles(f"the files of artifact {sha256[:12]} are not in {files.root} any more")
 
 
 def remove_study(connection: Connection, study: Study, owner: str) -> list[str]:
@@ -51,12 +56,13 @@ def remove_study(connection: Connection, study: Study, owner: str) -> list[str]:
 
 
 def remove_artifact(connection: Connection, sha256: str, files: ContentStore) -> bool:
-    """Delete an artifact's row and files, unless something points to it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(_EXCLUSIVE)
+    """Delete an artifact's row and files, unless something points to it; says whether it did.
+
+    Files that somebody holds stay for `naslite db gc`.
+    """
+    exclude_keepers(connection)
     if queries.is_used(connection, sha256):
         return False
     table = schema.artifacts
     connection.execute(delete(table).where(table.c.sha256 == sha256))
-    files.remove(sha256)
-    return True
+    return files.remove(sha256)
