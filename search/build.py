@@ -66,6 +66,8 @@ def run(
         raise ConfigError(label, problems)
     url = store_url(store, config)
     check_new_study(url, config.study)
+    if known_from is not None:
+        _stored(url, known_from)[0].close()  # it is there: said before the task is loaded
     observer, interrupts = observer or Observer(), Interrupts()
     files = files_folder(url)
     with interrupts.caught():
@@ -113,7 +115,9 @@ def resume(
                 f"the trials of a study are its new total, and {done} of {name!r} are there"
                 f" already, got {trials}"
             )
-    if study.state == "finished" and budget == (study.trials, study.minutes):
+    is_asked = any(request.kind != "stop" for request in opened.requests(study))
+    unchanged = budget == (study.trials, study.minutes)
+    if study.state == "finished" and unchanged and not is_asked:
         return StudyResults(opened, name)
     owner = new_owner()
     opened.claim(study, owner)

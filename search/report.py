@@ -143,6 +143,7 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
     yield (
         f"trial {trial.number} of {results.name}: {trial.state}"
         f" in {trial.seconds:.1f} s{', on the front' if row.on_front else ''}"
+        f"{', enqueued' if trial.origin == 'enqueued' else ''}"
         f"{f', attempt {trial.attempt}' if trial.attempt > 1 else ''}"
     )
     yield f"candidate: {short(results, row)}"
@@ -161,6 +162,7 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
             interval = ""
             if m.low is not None and m.high is not None:
                 interval = f"[{format_value(m.metric, m.low)}, {format_value(m.metric, m.high)}]"
+            interval += " noisy" * m.noisy
             ratio = _ratio(m.metric, row.metrics, baseline.metrics if baseline else {})
             samples = "" if m.n is None else str(m.n)
             table.add_row(m.metric, format_value(m.metric, m.value), interval, samples, ratio)
@@ -168,7 +170,10 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
     for constraint, violation in row.violations.items():
         yield f"constraint {constraint}: {_verdict(violation)}"
     if trial.reused_from is not None:
-        yield f"measurements taken over from trial {trial.reused_from}: the files are identical"
+        if trial.reused_study:
+            yield f"taken over from trial {trial.reused_from} of study {trial.reused_study}"
+        else:
+            yield f"measurements taken over from trial {trial.reused_from}: the files are identical"
     if trial.artifact:
         yield f"artifact {trial.artifact.sha256} ({trial.artifact.size_bytes} bytes)"
         for file in trial.artifact.files:

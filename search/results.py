@@ -57,6 +57,7 @@ class Row:
                     "low": m.low,
                     "high": m.high,
                     "n": m.n,
+                    "noisy": m.noisy,
                 }
                 for m in trial.measurements
             },
@@ -67,8 +68,11 @@ class Row:
             "cause": trial.cause,
             "artifact": asdict(trial.artifact) if trial.artifact else None,
             "seconds": trial.seconds,
+            "origin": trial.origin,
             "attempt": trial.attempt,
+            "deaths": trial.deaths,
             "reused_from": trial.reused_from,
+            "reused_study": trial.reused_study,
         }
 
 

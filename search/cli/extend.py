@@ -19,5 +19,6 @@ def extend(name: str, trials: int | None, minutes: float | None, store: str | No
     if trials is None and minutes is None:
         raise NasliteError("extend needs a new total: --trials N, --minutes M, or both")
     options.ask(store_url(store), name, "extend", {"trials": trials, "minutes": minutes})
-    totals = [f"{trials} trials"] * bool(trials) + [f"{minutes:g} minutes"] * bool(minutes)
+    totals = [f"{trials} trials"] if trials else []
+    totals += [f"{minutes:g} minutes"] if minutes else []
     click.echo(f"asked {name} to search for {' and '.join(totals)} in total")
