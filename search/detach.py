@@ -1,4 +1,4 @@
-"""A search of its own that outlives the shell it was started from."""
+"""Searches that outlive the shell they were started from, and where they write."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ POLL_S = 0.2
 def log_path(url: str, study: str) -> Path:
     """What a detached search prints."""
     return files_folder(url) / "logs" / f"{study}.log"
+
+
+def worker_log(files: Path, study: str) -> Path:
+    """What the workers of a study print, and where they crash.
+
+    Args:
+        files: The folder of the store's files.
+    """
+    return files / "logs" / f"{study}.workers.log"
 
 
 def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:

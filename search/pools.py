@@ -11,6 +11,7 @@ from storage import Outcome
 from storage.artifacts import file_stores
 from strategies.space import Space
 
+from .detach import worker_log
 from .dispatch import Dispatcher, TrialEnd
 from .environment import memory_bytes
 from .executor import Executor, Serial
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
 TICK_S = 0.2
 MEMORY_SHARE = 0.9  # of the machine's, for all workers together, unless limits.memory says more
-
-
-def worker_log(files: Path, study: str) -> Path:
-    """What the workers of a study print, and where they crash."""
-    return files / "logs" / f"{study}.workers.log"
 
 
 @contextmanager

@@ -7,9 +7,8 @@ import time
 import click
 
 from ..config import store_url
-from ..detach import log_path
+from ..detach import log_path, worker_log
 from ..errors import NasliteError
-from ..pools import worker_log
 from . import options
 
 POLL_S = 0.3
