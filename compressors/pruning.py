@@ -13,6 +13,7 @@ from torch import nn
 from strategies.space import Choice, Condition, Float, Int, Knob
 
 from .base import Context, Options, Recipe, Refused, Task
+from .errors import is_of_the_machine
 from .inspect import all_trainable, forward, output_layers, tensors_in
 from .structure import structure_difference, with_structure
 from .training import reestimate_batch_norm, seeded
@@ -76,9 +77,9 @@ class StructuredPruning:
             inputs = task.inputs(next(iter(task.calibration_batches())))
             try:
                 _prune(pruned, inputs, options)
-            except (MemoryError, OSError):
-                raise
             except Exception as error:
+                if is_of_the_machine(error):
+                    raise
                 raise Refused(
                     f"torch-pruning cannot prune this model at ratio {options['ratio']}"
                     f" ({type(error).__name__}: {error})"

@@ -16,6 +16,7 @@ from strategies.space import Choice, Condition, Knob
 
 from .arrays import named_arrays
 from .base import Context, Options, Refused, Task
+from .errors import is_of_the_machine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,9 +75,9 @@ class OnnxQuantization:
                     _quantize_dynamic(prepared, quantized)
                 else:
                     _quantize_static(prepared, quantized, options, context.task)
-            except (MemoryError, OSError):
-                raise
             except Exception as error:  # it raises many types, bare Exception among them
+                if is_of_the_machine(error):
+                    raise
                 raise Refused(
                     f"ONNX Runtime cannot quantize this model with scheme"
                     f" {options['scheme']!r} ({type(error).__name__}: {error})"

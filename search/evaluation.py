@@ -20,7 +20,7 @@ import numpy as np
 from compressors.arrays import named_arrays
 from compressors.base import Context, Recipe, Refused
 from storage import Artifact, StageRun
-from storage.artifacts import ContentStore, describe_artifact
+from storage.artifacts import ContentStore, Holder, describe_artifact
 from strategies.space import Candidate, Space
 
 from . import measure
@@ -87,8 +87,11 @@ class Workbench:
     ) -> Built:
         """Run the stages that are not cached, and store the resulting artifact."""
         stages = self._plan(candidate)
-        with tempfile.TemporaryDirectory(prefix="naslite-", ignore_cleanup_errors=True) as scratch:
-            first, folder, facts = self._deepest_cached(stages)
+        with (
+            self.stages.holding() as held,
+            tempfile.TemporaryDirectory(prefix="naslite-", ignore_cleanup_errors=True) as scratch,
+        ):
+            first, folder, facts = self._deepest_cached(stages, held)
             runs = [StageRun(s.name, s.key, dict(s.options), 0.0, True) for s in stages[:first]]
             if first:
                 runs[-1] = replace(runs[-1], note=facts.get("note", ""))
@@ -96,7 +99,7 @@ class Workbench:
                 progress(stage.name, tuple(runs))
                 began = time.perf_counter()
                 try:
-                    folder, facts = self._run(stage, folder, facts, Path(scratch))
+                    folder, facts = self._run(stage, folder, facts, held, Path(scratch))
                 except Exception as error:
                     runs.append(_stage_run(stage, began, ""))
                     state = "refused" if isinstance(error, Refused) else "failed"
@@ -117,20 +120,23 @@ class Workbench:
             ValueError: Outputs, records or the score are not finite.
         """
         progress(MEASURE, ())
-        folder, facts = self.artifacts.verified(artifact.sha256)
-        path = folder / str(facts["main"])
-        session = self.runtime.load(path, threads=self.session_threads)
-        score, samples = measure.score(session, self.loaded.task)
-        return Scored(score, samples, **self.runtime.inspect(path))
+        with self.artifacts.holding() as held:
+            folder, facts = held.verified(artifact.sha256)
+            path = folder / str(facts["main"])
+            session = self.runtime.load(path, threads=self.session_threads)
+            score, samples = measure.score(session, self.loaded.task)
+            return Scored(score, samples, **self.runtime.inspect(path))
 
     def _plan(self, candidate: Candidate) -> list[Stage]:
         return plan(candidate, self.space, self.pipeline, self.runtime, self._root)
 
-    def _deepest_cached(self, stages: Sequence[Stage]) -> tuple[int, Path | None, dict[str, Any]]:
+    def _deepest_cached(
+        self, stages: Sequence[Stage], held: Holder
+    ) -> tuple[int, Path | None, dict[str, Any]]:
         """How many leading stages need not run, and the cached result of the last of them."""
         for position in range(len(stages), 0, -1):
             try:
-                entry = self.stages.get(stages[position - 1].key)
+                entry = held.get(stages[position - 1].key)
             except OSError as error:
                 self._warn(error)
                 continue
@@ -139,7 +145,12 @@ class Workbench:
         return 0, None, {"recipes": []}
 
     def _run(
-        self, stage: Stage, folder: Path | None, facts: dict[str, Any], scratch: Path
+        self,
+        stage: Stage,
+        folder: Path | None,
+        facts: dict[str, Any],
+        held: Holder,
+        scratch: Path,
     ) -> tuple[Path, dict[str, Any]]:
         """Run one stage on the result of the one before; its own lies in the cache if it can."""
         workdir = Path(tempfile.mkdtemp(dir=scratch))
@@ -152,7 +163,7 @@ class Workbench:
             produced, facts = self._compress_artifact(stage, folder, workdir)
         facts = {**facts, "files": [path.name for path in produced]}
         try:
-            cached = self.stages.put(stage.key, produced, facts)
+            cached = held.put(stage.key, produced, facts)
         except OSError as error:
             self._warn(error)
             return workdir, facts

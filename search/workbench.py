@@ -13,6 +13,7 @@ from .errors import ConfigError, TaskChanged
 from .evaluation import Workbench
 from .jobs import BenchSpec
 from .parts import make_runtime, make_steps, make_task
+from .sizes import parse_bytes
 
 if TYPE_CHECKING:
     from .prepare import Prepared
@@ -105,10 +106,11 @@ def open_workbench(
         raise ConfigError(label, problems)
     if loaded.fingerprint != fingerprint:
         raise TaskChanged(
-            f"the task {parsed.task!r} in {folder} changed while its study ran (its files, options,"
-            " weights or data are others than at the start); restore it, then resume the study"
+            f"the task {parsed.task!r} in {folder} changed while its study ran (its files,"
+            " options, weights or data are not those of the start); restore it, and resume"
         )
-    artifacts, stages = file_stores(Path(files))
+    cap = parse_bytes(parsed.stage_cache)
+    artifacts, stages = file_stores(Path(files), stage_bytes=cap)
     return Workbench(
         loaded,
         Space.from_json(space),

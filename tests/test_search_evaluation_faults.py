@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import errno
 import logging
+import resource
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 import torch
 from toy_bench import FLOAT, PRUNED, QUANTIZED, TRAINED, main_file, names, prepared_toy
 
+from search.stages import plan
 from search.workbench import make_workbench
 from storage import CorruptFiles
-from storage.artifacts import ContentStore, describe_artifact, file_stores
+from storage.artifacts import ContentStore, Holder, describe_artifact, file_stores
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,23 @@ def test_a_file_whose_outputs_hold_nan_has_no_score(bench, tmp_path):
         bench.score(spoilt)
 
 
+@pytest.mark.parametrize("position", [0, 1], ids=["prune", "distil"])
+def test_without_memory_a_trial_fails_and_is_not_refused(bench, monkeypatch, position):
+    """Refusals are believed in later studies, too."""
+    forward = type(bench.loaded.model).forward
+
+    def hungry(self, images):
+        return forward(self, images) + torch.empty(2**50, dtype=torch.uint8).sum()
+
+    monkeypatch.setattr(type(bench.loaded.model), "forward", hungry)
+    candidate = {**bench.space.baseline(), **(PRUNED, TRAINED)[position]}
+    built = bench.build(candidate)
+    stage = ("structured_pruning", "distillation")[position]
+    assert built.state == "failed"
+    assert built.cause.startswith(f"{stage}: RuntimeError: ")
+    assert "can't allocate memory" in built.cause
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -136,6 +156,16 @@ class Quota(ContentStore):
     """A store on a disk that is full."""
 
     def put(self, key, files, facts={}):
+        return FullHolder(self).put(key, files, facts)
+
+    @contextmanager
+    def holding(self):
+        with FullHolder(self) as holder:
+            yield holder
+
+
+class FullHolder(Holder):
+    def put(self, key, files, facts={}):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -167,6 +197,61 @@ def test_without_a_stage_cache_trials_go_on_and_one_warning_is_given(
     (record,) = [record for record in caplog.records if record.name == "naslite.search"]
     assert "stages are computed anew" in record.getMessage()
     assert list(scratch.iterdir()) == []
+
+
+def test_no_entry_goes_while_a_build_uses_it(prepared, tmp_path, monkeypatch):
+    """A cache of one byte gives up everything that nobody holds."""
+    artifacts, stages = file_stores(tmp_path, stage_bytes=1)
+    bench = make_workbench(prepared, (artifacts, stages))
+    distillation = bench.pipeline[1].compressor
+    train, kept = distillation.apply, []
+
+    def trained_while_others_need_room(*arguments):
+        pruned = plan(PRUNED | FLOAT, bench.space, bench.pipeline, bench.runtime, bench._root)[0]
+        file_stores(tmp_path, stage_bytes=1)[1].make_room(1)
+        kept.append(stages.exists(pruned.key))
+        return train(*arguments)
+
+    monkeypatch.setattr(distillation, "apply", trained_while_others_need_room)
+    built = bench.build({**PRUNED, **TRAINED, **QUANTIZED})
+    assert (built.state, kept) == ("complete", [True])
+    stages.make_room(1)
+    assert stages.total() == (0, 0)
+    assert bench.build({**PRUNED, **TRAINED, **QUANTIZED}).artifact == built.artifact
+    assert bench.score(built.artifact).samples == 96
+
+
+@contextmanager
+def files_limited_to(size_bytes):
+    """As on a full disk, writing more to a file is an error."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stage", "cause"),
+    [
+        (PRUNED, "structured_pruning", "SafetensorError: "),
+        (TRAINED, "distillation", "SafetensorError: "),
+        ({}, "export", "OSError: [Errno 27] File too large"),
+        (QUANTIZED, "onnx_quantization", "OSError: [Errno 27] File too large"),
+    ],
+    ids=["prune", "distil", "export", "quantize"],
+)
+def test_a_full_disk_fails_a_trial_and_refuses_nothing(bench, candidate, stage, cause):
+    candidate = {**bench.space.baseline(), **candidate}
+    if stage == "onnx_quantization":
+        bench.build(bench.space.baseline())
+    with files_limited_to(3000):
+        built = bench.build(candidate)
+    assert built.state == "failed"
+    assert built.cause.startswith(f"{stage}: {cause}")
+    assert built.stages[-1].name == stage
+    assert bench.build(candidate).state == "complete"
 
 
 def test_an_artifact_that_cannot_be_stored_fails_the_trial(prepared, tmp_path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressors.base import Refused
+from compressors.errors import Refused, is_of_the_machine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,11 +40,15 @@ class OnnxRuntime:
             try:
                 _export_dynamo(model, inputs, path)
             except Exception as first:
+                if is_of_the_machine(first):
+                    raise
                 for leftover in path.parent.glob(f"{path.name}*"):
                     leftover.unlink()
                 try:
                     _export_torchscript(model, inputs, path)
                 except Exception as second:
+                    if is_of_the_machine(second):
+                        raise
                     raise Refused(
                         "the model cannot be exported to ONNX:"
                         f" torch.export says {_reason(first)}; TorchScript says {_reason(second)}"
