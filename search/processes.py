@@ -36,7 +36,8 @@ class WorkerProcess:
     """A process that makes a bench and serves jobs over `channel`.
 
     It is the leader of a session and process group of its own, so the Ctrl-C of a terminal does
-    not reach it. What it starts is stopped and killed with it.
+    not reach it. What it starts is stopped and killed with it, and ends with our own process; only
+    what leaves the group for a session of its own may survive the sudden death of either.
 
     Raises:
         OSError: The system cannot start another process.
@@ -150,6 +151,8 @@ def _absolute(path: list[str]) -> list[str]:
 
 
 def _appending(log: Path | None) -> IO[bytes]:
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
     return open(log or os.devnull, "ab")
 
 

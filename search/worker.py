@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .jobs import BenchSpec
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OOM_SCORE = 500  # of at most 1000: a machine out of memory kills workers before their controller
 
 
 def main(connection: int, lifeline: int, parent: int, thread_is_lasting: bool) -> NoReturn:
@@ -45,6 +46,7 @@ def main(connection: int, lifeline: int, parent: int, thread_is_lasting: bool) -
         os.set_inheritable(descriptor, False)
     _end_with(parent, lifeline, thread_is_lasting)
     _leave_signals_to_the_pool()
+    _be_killed_first()
     faulthandler.enable()
     channel = BlockingChannel(socket.socket(fileno=connection))
     try:
@@ -97,17 +99,32 @@ def _watch(lifeline: int) -> None:
 def _leave_signals_to_the_pool() -> None:
     """Ctrl-C and a batch system's SIGTERM may reach us; what follows, our controller decides.
 
-    Handlers, for what is ignored would be ignored by all that we start, too.
+    They are handled, for what is ignored would be ignored by all that we start, too. What we fork
+    gets the defaults back before a signal can reach it.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         signal.signal(number, lambda number, frame: None)
 
+    def hold() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
     def restore() -> None:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+        release()
 
-    os.register_at_fork(after_in_child=restore)
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=restore)
+
+
+def _be_killed_first() -> None:
+    """When memory runs out faster than the pool can see."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < OOM_SCORE:
+            file.write(str(OOM_SCORE))
 
 
 def _made(channel: BlockingChannel) -> Any:

@@ -168,7 +168,7 @@ class ProcessPool:
                 worker = idle[0] if idle else self._start()
             except OSError as error:
                 cause = f"no worker can be started: {one_line(error)}"
-                self._ends.append(JobEnd(job, "lost", cause=cause, stage=START))
+                self._ends.append(JobEnd(job, "broken", cause=cause, stage=START))
                 continue
             worker.running = _Running(job, self._now() if worker.is_ready else None)
             worker.process.channel.send(message)
@@ -234,7 +234,7 @@ class ProcessPool:
         died = worker.process.ending()
         code = self._kill(worker)
         if not died:
-            cause = "worker closed its connection"
+            cause = "worker closed its connection"  # a job that closes what it did not open
         elif code < 0:
             cause = f"worker died (signal {-code})"
         else:
