@@ -20,6 +20,7 @@ from .errors import NameTaken, StudyBusy, UnknownStudy
 from .lease import new_owner
 from .records import Outcome
 from .store import Store
+from .testing_events import EventContract
 from .testing_owners import OwnerContract
 from .testing_samples import (
     CANDIDATE,
@@ -35,7 +36,7 @@ from .testing_trials import TrialContract
 __all__ = ["StoreContract", "dead_owner", "new_study", "propose"]
 
 
-class StoreContract(TrialContract, OwnerContract):
+class StoreContract(TrialContract, OwnerContract, EventContract):
     """What a store promises on any database; inherit it and supply a `store` fixture."""
 
     # Studies
