@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 import compressors
 import strategies
 from search import runtimes
-from search.config import BudgetConfig, RuntimeConfig, StrategyConfig, StudyConfig
+from search.config import BudgetConfig, LimitsConfig, RuntimeConfig, StrategyConfig, StudyConfig
 from search.metrics import METRICS
 from search.registry import load
 from search.report import knob_values
@@ -47,6 +47,7 @@ def config_reference() -> str:
         _keys("`strategy`", StrategyConfig),
         "A strategy without options may be given by its name alone: `strategy: random`.\n",
         _keys("`budget`", BudgetConfig),
+        _keys("`limits`", LimitsConfig),
         _plugins("Strategies", "strategies", strategies.BUILTIN),
         *_strategy_options(),
         _plugins("Runtimes", "runtimes", runtimes.BUILTIN),
@@ -190,12 +191,13 @@ def _type(annotation: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(str(value) for value in inner)
     if origin in (types.UnionType, typing.Union):
-        return _type(next(part for part in inner if part is not type(None)))
+        return " or ".join(_type(part) for part in inner if part is not type(None))
     if origin is list:
         return f"list of {_type(inner[0])}"
     if origin is dict:
         return "mapping" if inner[1] is Any else f"mapping to {_type(inner[1])}"
-    return {str: "text", int: "integer", float: "number"}.get(annotation, str(annotation))
+    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    return names.get(annotation, str(annotation))
 
 
 def _default(field: Any) -> str:
