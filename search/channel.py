@@ -97,6 +97,10 @@ class BlockingChannel:
         (length,) = HEADER.unpack(self._read(HEADER.size))
         return self._read(length)
 
+    def close(self) -> None:
+        self._reader.close()
+        self._connection.close()
+
     def _read(self, size: int) -> bytes:
         read = self._reader.read(size)
         if len(read) < size:

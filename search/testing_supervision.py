@@ -13,7 +13,7 @@ from .executor import Executor
 from .jobs import BenchSpec, Job, JobEnd
 from .testing_bench import LOADING
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 STEP_S = 0.005
 
 

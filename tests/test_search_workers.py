@@ -385,6 +385,16 @@ time.sleep(1000)
 """
 )
 
+STARTING = (
+    SCRIPT
+    + """
+pool = ProcessPool(BenchSpec("benches:Hanging", {}))
+pool.submit(Job(0, "echo"))
+print(pool._workers[0].process.pid, flush=True)
+time.sleep(1000)
+"""
+)
+
 
 def start_script(code, *arguments, **options):
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
@@ -403,6 +413,15 @@ def test_workers_and_what_they_started_end_with_a_killed_parent(tmp_path, then, 
         assert not any(map(is_gone, pids))
         parent.kill()
     until(lambda: all(map(is_gone, pids)))
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.04, 0.08])
+def test_a_worker_that_still_starts_ends_with_a_killed_parent(delay_s):
+    with start_script(STARTING) as parent:
+        (pid,) = map(int, parent.stdout.readline().split())
+        time.sleep(delay_s)
+        parent.kill()
+    until(lambda: is_gone(pid))
 
 
 def test_a_main_script_without_a_guard_runs_once(tmp_path):
