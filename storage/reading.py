@@ -9,8 +9,8 @@ from pathlib import Path
 
 from . import queries
 from .artifacts import file_stores
-from .database import connect, files_folder, parse_url, sqlite_file
-from .errors import UnknownStudy
+from .database import check_writable, connect, files_folder, parse_url, sqlite_file
+from .errors import NameTaken, NoStore, UnknownStudy
 from .lease import holds
 from .records import Extension, Outcome, Request, Study, StudySummary, Trial
 from .retrying import RETRY_S
@@ -105,3 +105,32 @@ class StoreReader:
         if study.state != "running" or self.is_live(study):
             return study
         return replace(study, state="interrupted", cause="its controller is gone")
+
+
+def check_new_study(url: str, name: str) -> None:
+    """Check, without writing, that a study of this name can be created at this address.
+
+    Raises:
+        StoreError: The name is taken, the database is not ours, or it cannot be written.
+    """
+    path = sqlite_file(parse_url(url))
+    try:
+        store = StoreReader(url, create=False)
+    except NoStore:
+        if path is not None:
+            check_writable(path)
+        return
+    try:
+        if store.has_study(name):
+            raise NameTaken(name_taken(name))
+    finally:
+        store.close()
+    if path is not None:
+        check_writable(path)
+
+
+def name_taken(name: str) -> str:
+    return (
+        f"a study named {name!r} exists; continue it with `naslite resume {name}`"
+        " or choose another --name"
+    )

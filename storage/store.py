@@ -11,11 +11,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from . import queries, removing, writing
-from .database import check_writable, parse_url, sqlite_file
-from .errors import NameTaken, NoStore
+from .errors import NameTaken
 from .fencing import AlreadyDone, fence, new_event, renew_lease
 from .lease import new_owner, take_over
-from .reading import StoreReader
+from .reading import StoreReader, check_new_study, name_taken
 from .records import (
     ENDED_STATES,
     ORIGINS,
@@ -27,6 +26,8 @@ from .records import (
     Request,
     Study,
 )
+
+__all__ = ["Store", "check_new_study"]
 
 
 class Store(StoreReader):
@@ -90,8 +91,11 @@ class Store(StoreReader):
 
         Raises:
             NameTaken: A study of this name exists.
+            ValueError: A measurement of a known fact is not finite.
         """
         event = new_event()
+        for fact in known:
+            writing.check_finite(fact.outcome)
 
         def work(connection: Connection) -> None:
             removing.keep_artifacts(connection)
@@ -318,32 +322,3 @@ class Store(StoreReader):
 
         with suppress(AlreadyDone):
             self._transactions.write(name, fenced)
-
-
-def check_new_study(url: str, name: str) -> None:
-    """Check, without writing, that a study of this name can be created at this address.
-
-    Raises:
-        StoreError: The name is taken, the database is not ours, or it cannot be written.
-    """
-    path = sqlite_file(parse_url(url))
-    try:
-        store = Store(url, create=False)
-    except NoStore:
-        if path is not None:
-            check_writable(path)
-        return
-    try:
-        if store.has_study(name):
-            raise NameTaken(name_taken(name))
-    finally:
-        store.close()
-    if path is not None:
-        check_writable(path)
-
-
-def name_taken(name: str) -> str:
-    return (
-        f"a study named {name!r} exists; continue it with `naslite resume {name}`"
-        " or choose another --name"
-    )

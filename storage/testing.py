@@ -22,8 +22,8 @@ from .records import Outcome
 from .store import Store
 from .testing_events import EventContract
 from .testing_owners import OwnerContract
+from .testing_requests import RequestContract
 from .testing_samples import (
-    CANDIDATE,
     COMPLETE,
     dead_owner,
     everything,
@@ -36,7 +36,7 @@ from .testing_trials import TrialContract
 __all__ = ["StoreContract", "dead_owner", "new_study", "propose"]
 
 
-class StoreContract(TrialContract, OwnerContract, EventContract):
+class StoreContract(TrialContract, RequestContract, OwnerContract, EventContract):
     """What a store promises on any database; inherit it and supply a `store` fixture."""
 
     # Studies
@@ -51,6 +51,7 @@ class StoreContract(TrialContract, OwnerContract, EventContract):
         assert (study.state, study.cause, study.memo, study.seconds) == ("running", "", {}, 0.0)
         assert study.owner == owner
         assert before <= study.created_at == study.updated_at <= time.time() < study.lease_until
+        assert study.claimed_at == study.created_at
 
     def test_numbers_keep_their_types_in_a_study(self, store: Store) -> None:
         facts = {"i": 1, "f": 1.0, "b": True, "n": None, "big": 2**70, "small": 5e-324}
@@ -100,35 +101,6 @@ class StoreContract(TrialContract, OwnerContract, EventContract):
 
         assert store.has_study("digits")
         assert not store.has_study("Digits")
-
-    def test_the_budget_can_be_changed(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        store.set_budget(study, owner, 99, None)
-        assert (store.study("s").trials, store.study("s").minutes) == (99, None)
-        store.set_budget(study, owner, 5, 0.5)
-        assert (store.study("s").trials, store.study("s").minutes) == (5, 0.5)
-
-    # Requests
-
-    def test_requests_come_in_order_until_they_are_handled(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        other = store.create_study(new_study("other"), owner)
-        store.add_request(study, "extend", {"trials": 5})
-        store.add_request(other, "stop")
-        store.add_request(study, "stop")
-        store.add_request(study, "enqueue", {"candidate": CANDIDATE})
-        asked = store.requests(study)
-
-        assert [(r.kind, r.payload) for r in asked] == [
-            ("extend", {"trials": 5}),
-            ("stop", {}),
-            ("enqueue", {"candidate": CANDIDATE}),
-        ]
-        store.handle_request(study, owner, asked[1])
-        assert store.requests(study) == [asked[0], asked[2]]
-        assert [r.kind for r in store.requests(other)] == ["stop"]
 
     # Removing
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,7 +23,9 @@ class OwnerContract:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)
         host, pid, _ = owner.split("/")
-        with pytest.raises(StudyBusy, match=f"'s' is being run by process {pid} on {host}"):
+        since = f"{datetime.fromtimestamp(study.claimed_at, UTC):%Y-%m-%d %H:%M:%S}"
+        message = f"'s' is being run by process {pid} on {host} since {since} UTC;"
+        with pytest.raises(StudyBusy, match=re.escape(message)):
             store.claim(study, new_owner())
 
         assert store.study("s") == study
@@ -35,7 +39,7 @@ class OwnerContract:
         claimed = store.study("s")
 
         assert (claimed.owner, claimed.state, claimed.cause) == (second, "running", "")
-        assert claimed.lease_until > time.time()
+        assert study.claimed_at < claimed.claimed_at <= time.time() < claimed.lease_until
         with pytest.raises(StudyBusy):
             store.claim(study, first)
 
@@ -120,6 +124,9 @@ class OwnerContract:
             lambda: store.release(study, owner, "finished"),
             lambda: store.renew(study, owner),
             lambda: store.handle_request(study, owner, request),
+            lambda: store.extend(study, owner, request, 99, None, 2),
+            lambda: store.enqueue(study, owner, request, [(2, {}, "key")]),
+            lambda: store.begin(study, owner, 1),
         ]
         for write in writes:
             with pytest.raises(StudyBusy, match="study 's' was taken over or removed"):

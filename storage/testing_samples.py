@@ -20,7 +20,7 @@ COMPLETE = Outcome(
         StageRun("onnx_quantization", "b" * 64, {}, 0.0, True, "weights only: \u00bd the gain"),
     ),
     measurements=(
-        Measurement("latency_ms", 1.5, "ms", 1.4, 1.6, 200),
+        Measurement("latency_ms", 1.5, "ms", 1.4, 1.6, 200, noisy=True),
         Measurement("accuracy", 0.1 + 0.2, low=None, high=0.31),
         Measurement("size_bytes", 3e9, "B"),
     ),
@@ -65,4 +65,13 @@ def dead_owner() -> str:
 
 def everything(store: Store) -> list[Any]:
     """All that a store says about its studies."""
-    return [(s, store.trials(s.study), store.requests(s.study)) for s in store.studies()]
+    return [
+        (
+            s,
+            store.trials(s.study),
+            store.requests(s.study),
+            store.extensions(s.study),
+            store.known(s.study),
+        )
+        for s in store.studies()
+    ]

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
+from .errors import CorruptFiles
 from .lease import new_owner
-from .records import Measurement, Outcome, Trial
+from .records import ORIGINS, Measurement, Outcome, Trial
 from .store import Store
 from .testing_samples import (
     CANDIDATE,
@@ -41,6 +42,7 @@ _measured = st.builds(
     low=st.none() | _numbers,
     high=st.none() | _numbers,
     n=st.none() | st.integers(0, 2**31 - 1),
+    noisy=st.booleans(),
 )
 
 
@@ -62,10 +64,19 @@ class TrialContract:
         )
         assert before <= trial.created_at <= time.time()
 
+    @pytest.mark.parametrize("origin", ORIGINS)
+    def test_a_trial_tells_who_chose_it(self, store: Store, origin: str) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        store.propose(study, owner, 0, CANDIDATE, "key", origin=origin)
+
+        assert store.trials(study)[0].origin == origin
+
     def test_an_outcome_is_read_back_in_every_field(self, store: Store, tmp_path: Path) -> None:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)
         outcome = replace(COMPLETE, artifact=stored_artifact(store, tmp_path), reused_from=0)
+        outcome = replace(outcome, reused_study="before")
         propose(store, study, owner, 1)
         store.finish(study, owner, 1, outcome)
         (trial,) = store.trials(study)
@@ -177,6 +188,30 @@ class TrialContract:
 
         assert store.trials(study) == [replace(before, attempt=3), other]
 
+    def test_a_restart_counts_the_death_of_a_worker(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        (before,) = store.trials(study)
+        store.restart(study, owner, 1, died=True)
+        store.restart(study, owner, 1)
+        store.restart(study, owner, 1, died=True)
+
+        assert store.trials(study) == [replace(before, attempt=4, deaths=2)]
+
+    def test_what_ran_waits_once_the_study_is_given_up(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        other = store.create_study(new_study("other"), owner)
+        for number in range(3):
+            propose(store, study, owner, number)
+            propose(store, other, owner, number)
+        store.finish(study, owner, 1, COMPLETE)
+        store.release(study, owner, "interrupted")
+
+        assert [t.state for t in store.trials(study)] == ["queued", "complete", "queued"]
+        assert [t.state for t in store.trials(other)] == 3 * ["running"]
+
     @pytest.mark.parametrize("number", [1, 7])
     def test_only_a_running_trial_is_restarted(self, store: Store, number: int) -> None:
         owner = new_owner()
@@ -198,6 +233,49 @@ class TrialContract:
 
         assert store.study("s").seconds == pytest.approx(2.751)
         assert [t.seconds for t in store.trials(study)] == [0.5, 2.25, 0.0, 1e-3]
+
+    def test_the_time_spent_may_differ_from_that_of_the_trials(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        for number, spent in enumerate((0.0, 1.25, 0.5)):
+            propose(store, study, owner, number)
+            store.finish(study, owner, number, COMPLETE, spent=spent)
+
+        assert store.study("s").seconds == 1.75
+        assert [t.seconds for t in store.trials(study)] == 3 * [COMPLETE.seconds]
+
+    def test_trials_are_read_without_their_stages(self, store: Store, tmp_path: Path) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        outcome = replace(COMPLETE, artifact=stored_artifact(store, tmp_path))
+        for number in range(3):
+            propose(store, study, owner, number)
+            store.finish(study, owner, number, outcome)
+
+        whole = store.trials(study, since=1)
+        assert store.trials(study, since=1, stages=False) == [
+            replace(trial, stages=()) for trial in whole
+        ]
+
+    def test_an_artifact_must_be_there(self, store: Store, tmp_path: Path) -> None:
+        if not store.is_shared:
+            pytest.skip("files of a store in memory are not removed by others")
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        kept = everything(store)
+        artifact = stored_artifact(store, tmp_path)
+        outcome = replace(COMPLETE, artifact=artifact)
+        assert store.remove_artifacts([artifact.sha256]) == [artifact.sha256]
+        with pytest.raises(CorruptFiles, match=r"the files of artifact .* are not in .*artifacts"):
+            store.finish(study, owner, 1, outcome)
+        assert everything(store) == kept
+
+        stored_artifact(store, tmp_path)
+        store.finish(study, owner, 1, outcome)
+        assert _outcome(store.trials(study)[0]) == outcome
+        assert store.remove_artifacts([artifact.sha256]) == []
+        assert store.artifacts.exists(artifact.sha256)
 
     def test_a_measurement_must_be_finite(self, store: Store, tmp_path: Path) -> None:
         first, *others = COMPLETE.measurements
@@ -257,6 +335,7 @@ def _outcome(trial: Trial) -> Outcome:
         trial.measurements,
         trial.seconds,
         trial.reused_from,
+        trial.reused_study,
     )
 
 
