@@ -30,6 +30,7 @@ VERBS = {
     "replay": "search.cli.replay:replay",
     "export": "search.cli.export:export",
     "rm": "search.cli.rm:rm",
+    "db": "search.cli.db:db",
 }
 
 INTERRUPTED = 130
