@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import errno
 import logging
+import os
 import resource
 import tempfile
 from contextlib import contextmanager
@@ -197,6 +198,48 @@ def test_without_a_stage_cache_trials_go_on_and_one_warning_is_given(
     (record,) = [record for record in caplog.records if record.name == "naslite.search"]
     assert "stages are computed anew" in record.getMessage()
     assert list(scratch.iterdir()) == []
+
+
+@contextmanager
+def not_as_root():
+    """Root may write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that everybody may read."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o755)
+
+
+def test_a_read_only_cache_gives_what_it_has_and_no_trial_fails(prepared, open_folder):
+    bench = make_workbench(prepared, file_stores(open_folder))
+    first = bench.build({**PRUNED, **TRAINED, **QUANTIZED})
+    bench.stages.remove(first.stages[-1].key)
+    (folder, _), (damaged, _) = (bench.stages.get(run.key) for run in first.stages[1:3])
+    truncate(damaged / "model.onnx")
+    for path in (bench.artifacts.root, bench.artifacts.root / first.artifact.sha256[:2]):
+        path.chmod(0o777)
+    for path in (folder, damaged, *bench.stages.root.iterdir(), bench.stages.root):
+        path.chmod(0o555)
+    with not_as_root():
+        built = bench.build({**PRUNED, **TRAINED, **QUANTIZED})
+        assert built.artifact == first.artifact
+        assert [cached for _, cached in names(built)] == [True, True, False, False]
+        assert bench.score(built.artifact).samples == 96
 
 
 def test_no_entry_goes_while_a_build_uses_it(prepared, tmp_path, monkeypatch):
