@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 from .config_sections import (
     BudgetConfig,
     Bytes,
+    Lag,
     LimitsConfig,
     RuntimeConfig,
     Section,
@@ -79,7 +80,7 @@ class StudyConfig(Section):
     workers: int = Field(
         1, ge=1, le=256, description="Trials that are built at a time, each in a process."
     )
-    lag: int | Literal["async"] | None = Field(
+    lag: Lag = Field(
         None,
         description="Trial n is proposed from the outcomes of the trials up to n - lag, so that a"
         " study with workers repeats exactly; `async`: from all that have ended, no promise."
@@ -108,13 +109,6 @@ class StudyConfig(Section):
     @classmethod
     def _name(cls, name: str) -> str:
         return check_study_name(name)
-
-    @field_validator("lag")
-    @classmethod
-    def _positive_lag(cls, lag: int | str | None) -> int | str | None:
-        if isinstance(lag, int) and lag < 1:
-            raise ValueError(f"lag must be a whole number >= 1 or async, got {lag}")
-        return lag
 
     @field_validator("task_options")
     @classmethod

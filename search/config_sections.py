@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -16,12 +16,22 @@ from pydantic import (
 from .sizes import parse_bytes
 
 
-def _size(value: str | int) -> str | int:
-    parse_bytes(value)
+def _size(value: Any) -> Any:
+    if value is not None:
+        parse_bytes(value)
     return value
 
 
-Bytes = Annotated[str | int, AfterValidator(_size)]
+def _lag(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value is None or whole or value == "async":
+        return value
+    raise ValueError(f"lag must be a whole number >= 1 or async, got {value!r}")
+
+
+# Checked before the types are, which would tell of each alternative in a line of its own.
+Bytes = Annotated[str | int, BeforeValidator(_size)]
+Lag = Annotated[int | Literal["async"] | None, BeforeValidator(_lag)]
 
 
 class Section(BaseModel):

@@ -35,7 +35,9 @@ def test_all_problems_come_at_once_with_their_paths():
         pipeline=[{"a": {}, "b": {}}, {"c": 3}],
         runtime={"threads": 0, "batchsize": 4},
         budget={"trials": 0, "minutes": -1},
-        workers=2,
+        workers=0,
+        lag=0,
+        limits={"memory": "4 GBB", "timeout": 0},
     )
     assert set(found) == {
         "sed",
@@ -50,6 +52,9 @@ def test_all_problems_come_at_once_with_their_paths():
         "budget.trials",
         "budget.minutes",
         "workers",
+        "lag",
+        "limits.memory",
+        "limits.timeout",
     }
     assert "did you mean 'seed'" in found["sed"]
     assert "did you mean 'batch_sizes'" in found["runtime.batchsize"]

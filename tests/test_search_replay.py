@@ -99,19 +99,20 @@ SEARCHES = [
 )
 @pytest.mark.parametrize("enqueue", [[], [SPACE.at(13), SPACE.at(4)]])
 def test_every_strategy_replays_an_interrupted_study(store, strategy, enqueue):
-    """Interrupted in trial 6, so that its row is stored before its outcome is known."""
+    """Cut off in trial 6, so that its row is stored before its outcome is known."""
 
     def disturb(candidate):
         if len(bench.built) in (3, 5):
             raise ValueError("no such layer")
         if len(bench.built) == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
 
     bench = FormulaBench(disturb)
     new_study(store, trials=12, strategy=strategy, enqueue=enqueue)
     with pytest.raises(KeyboardInterrupt):
         control(store, bench=bench)
-    assert store.trials(store.study("s"))[-1].state == "running"
+    assert store.trials(store.study("s"))[-1].state == "queued"
     assert replay("s", store=store.url) == Replay("s", 6 - len(enqueue), ())
     control(store)
     assert replay("s", store=store.url) == Replay("s", 12 - len(enqueue), ())
@@ -241,7 +242,9 @@ def test_differences_are_listed_up_to_ten_and_exit_with_one(naslite, store, fold
     assert lines[11] == f"replayed 9 proposals of s: {10 + count} differences"
 
 
-def test_a_strategy_that_looks_at_its_budget_is_hinted_at(naslite, store, folder):
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_strategy_that_looks_at_its_budget(naslite, store, folder, is_kept):
+    """It replays, but where the change was made before such changes were kept."""
     (folder / "eager.py").write_text(
         "from strategies.base import Proposal\n"
         "class Eager:\n"
@@ -255,8 +258,18 @@ def test_a_strategy_that_looks_at_its_budget_is_hinted_at(naslite, store, folder
     assert naslite("replay", "s", "--store", store.url)[0] == 0
     study, owner = store.study("s"), new_owner()
     store.claim(study, owner)
-    store.set_budget(study, owner, 6, None)
+    store.set_budget(study, owner, 6, None, 4 if is_kept else None)
     store.release(study, owner, "finished")
+    control(store)
+    code, out, _ = naslite("replay", "s", "--store", store.url)
+    if is_kept:
+        assert (code, len(store.trials(study))) == (0, 7)
+        return
+    assert code == 0  # the controller does not know of the change either
+    with sqlite3.connect(folder / "a.db") as connection:
+        connection.execute(
+            "UPDATE trials SET candidate = ? WHERE number = 6", (json.dumps(SPACE.at(12)),)
+        )
     code, out, _ = naslite("replay", "s", "--store", store.url)
     assert code == 1
     assert "was changed since it was created" in out.splitlines()[-1]

@@ -105,7 +105,8 @@ def test_the_json_of_a_trial_is_complete_and_serialisable(results):
         "cause",
         "artifact",
     } <= set(record)
-    assert set(record["metrics"]["size_bytes"]) == {"value", "unit", "low", "high", "n"}
+    keys = {"value", "unit", "low", "high", "n", "noisy"}
+    assert set(record["metrics"]["size_bytes"]) == keys
     assert set(record["stages"][0]) >= {"name", "seconds", "cached"}
     assert set(record["artifact"]) >= {"sha256", "size_bytes", "files"}
     assert record["violations"] == {"accuracy_drop <= 0.3": 0.0}
