@@ -57,8 +57,10 @@ class Removal:
         folder = entry_folder(self._root, key)
         if even_if_held:
             return self._rename(folder)
-        with claimed(folder, unused_since) as is_free:
-            return is_free and self._rename(folder)
+        with _claimed(folder) as is_free:
+            if not is_free or (unused_since is not None and used_at(folder) > unused_since):
+                return False
+            return self._rename(folder)
 
     def take_leftover(self, folder: Path, *, unchanged_since: float | None = None) -> bool:
         """Take away what a killed process left; says whether it is gone.
@@ -66,8 +68,14 @@ class Removal:
         Args:
             unchanged_since: Leave it if something in it was written after this moment.
         """
-        with claimed_leftover(folder, unchanged_since) as is_free:
-            return is_free and self._rename(folder)
+        if folder.name.startswith(OLD):  # who put it aside is gone, or deletes it too
+            self._taken.append(folder)
+            return True
+        since = math.inf if unchanged_since is None else unchanged_since
+        if not (folder / MANIFEST).exists():  # it may be a moment old, and not held yet
+            since = min(since, time.time() - UNHELD_S)
+        with _claimed(folder) as is_free:
+            return is_free and changed_at(folder) <= since and self._rename(folder)
 
     def delete(self) -> None:
         """Delete what was taken away."""
@@ -91,37 +99,6 @@ class Removal:
         self._taken.append(aside)
         self._reach("remove/renamed")
         return True
-
-
-@contextmanager
-def claimed(folder: Path, unused_since: float | None = None) -> Iterator[bool]:
-    """Whether an entry is free to go; then nobody can hold it until the block ends."""
-    try:
-        descriptor = claim(folder / MANIFEST)
-    except MISSING:
-        descriptor, is_free = None, True  # nobody holds what has no manifest
-    except OSError:  # another user's: it could not be removed either
-        descriptor, is_free = None, False
-    else:
-        is_free = descriptor is not None
-    try:
-        yield is_free and (unused_since is None or used_at(folder) <= unused_since)
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-@contextmanager
-def claimed_leftover(folder: Path, unchanged_since: float | None = None) -> Iterator[bool]:
-    """Whether what was left by a put or a removal is free to go; see `claimed`."""
-    if folder.name.startswith(OLD):  # who put it aside is gone, or deletes it too
-        yield True
-        return
-    since = math.inf if unchanged_since is None else unchanged_since
-    if not (folder / MANIFEST).exists():  # it may be a moment old, and not held yet
-        since = min(since, time.time() - UNHELD_S)
-    with claimed(folder) as is_free:
-        yield is_free and changed_at(folder) <= since
 
 
 @contextmanager
@@ -187,6 +164,24 @@ def _taken(removal: Removal, entries: list[Entry], goal: int) -> set[Entry]:
 
 def _total(entries: Iterable[Entry]) -> int:
     return sum(entry.size_bytes for entry in entries)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds a folder; then nobody can until the block ends."""
+    try:
+        descriptor = claim(folder / MANIFEST)
+    except MISSING:
+        yield True  # nobody holds what has no manifest
+        return
+    except OSError:  # another user's: it could not be removed either
+        yield False
+        return
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
