@@ -101,18 +101,18 @@ class SupervisionContract:
 
     def test_a_job_that_hangs_expires_and_the_next_one_runs(self, timed: OpenExecutor) -> None:
         executor = timed()
-        end = the_end(executor, Job(0, "hang", timeout_s=0.3))
+        end = the_end(executor, Job(0, "hang", timeout_s=1.5))
 
         assert end.kind == "expired"
-        assert "0.3 s" in end.cause
+        assert "1.5 s" in end.cause
         assert (end.stage, end.stages) == ("working", (LOADING,))
-        assert end.seconds >= 0.3
+        assert end.seconds >= 1.5
         assert the_end(executor, Job(1, "echo", timeout_s=DEADLINE_S)).kind == "returned"
 
     def test_the_time_to_make_a_bench_is_not_the_jobs(self, timed: OpenExecutor) -> None:
-        end = the_end(timed(seconds=1.0), Job(0, "echo", timeout_s=0.5))
+        end = the_end(timed(seconds=2.0), Job(0, "echo", timeout_s=1.5))
         assert end.kind == "returned"
-        assert end.seconds < 0.5
+        assert end.seconds < 1.5
 
     def test_waiting_returns_when_its_own_time_is_up(self, parallel: OpenExecutor) -> None:
         executor = parallel()
@@ -157,17 +157,20 @@ class SupervisionContract:
         self, pausable: OpenExecutor, tmp_path: Path
     ) -> None:
         executor = pausable()
-        executor.submit(Job(0, "tick", (tmp_path,), timeout_s=1.0))
+        began = time.monotonic()
+        executor.submit(Job(0, "tick", (tmp_path,), timeout_s=2.0))
         until(lambda: executor.wait(0) == [] and size(tmp_path) > 0)
         executor.pause()
+        paused = time.monotonic()
         assert_still(tmp_path)
-        assert executor.wait(1.2) == []
+        assert executor.wait(2.2) == []
         assert executor.busy == 1
         (tmp_path / "stop").touch()
+        pause_s = time.monotonic() - paused
         executor.resume()
         (end,) = executor.wait(DEADLINE_S)
         assert (end.kind, end.value) == ("returned", size(tmp_path))
-        assert end.seconds < 1.0
+        assert end.seconds <= time.monotonic() - began - pause_s
 
     def test_a_job_submitted_in_a_pause_runs_after_it(self, pausable: OpenExecutor) -> None:
         executor = pausable()

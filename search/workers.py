@@ -31,6 +31,7 @@ class _Running:
     """A job and the last that its worker said of it; `began` None while the bench is made."""
 
     job: Job
+    stood_s: float  # pauses before it was handed out
     began: float | None = None
     stage: str = ""
     stages: tuple[StageRun, ...] = ()
@@ -145,8 +146,12 @@ class ProcessPool:
 
     def _now(self) -> float:
         """Seconds on a clock that stands still during pauses."""
-        now = time.monotonic() if self._paused_at is None else self._paused_at
-        return now - self._paused_s
+        return time.monotonic() - self._stood_s()
+
+    def _stood_s(self) -> float:
+        """Seconds of all pauses so far."""
+        since = 0.0 if self._paused_at is None else time.monotonic() - self._paused_at
+        return self._paused_s + since
 
     def _assign(self) -> None:
         """Give waiting jobs to idle workers; during a pause they wait on."""
@@ -170,7 +175,8 @@ class ProcessPool:
                 cause = f"no worker can be started: {one_line(error)}"
                 self._ends.append(JobEnd(job, "broken", cause=cause, stage=START))
                 continue
-            worker.running = _Running(job, self._now() if worker.is_ready else None)
+            began = self._now() if worker.is_ready else None
+            worker.running = _Running(job, self._stood_s(), began)
             worker.process.channel.send(message)
 
     def _start(self) -> _Worker:
@@ -221,7 +227,9 @@ class ProcessPool:
             running.stage, running.stages = content
         else:
             value, seconds = content
-            seconds = min(seconds, self._seconds(running))  # its own clock ran on in pauses
+            # Its own clock ran on in pauses; ours, until we came to look.
+            pauses_s = self._stood_s() - running.stood_s
+            seconds = min(seconds, max(seconds - pauses_s, self._seconds(running)))
             worker.running = None
             if kind == "returned":
                 self._ends.append(JobEnd(running.job, kind, value, seconds=seconds))
