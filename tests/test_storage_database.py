@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from databases import needs_postgres, own_postgres
+from sqlalchemy import create_engine
 
 from storage import ForeignDatabase, NameTaken, NoStore, Store, StoreError
 from storage.database import parse_url
@@ -106,7 +108,10 @@ def test_a_file_that_is_no_database_is_left_alone(opening, content, tmp_path):
     ("version", "message"),
     [
         (SCHEMA_VERSION + 1, "was written by a newer naslite .*; upgrade naslite or choose"),
-        (SCHEMA_VERSION - 1, "was written by an older naslite .*; `naslite db upgrade --store sqlite:///"),
+        (
+            SCHEMA_VERSION - 1,
+            "was written by an older naslite .*; `naslite db upgrade --store sqlite:///",
+        ),
     ],
 )
 def test_another_schema_version_is_left_alone(opening, version, message, tmp_path):
@@ -244,6 +249,31 @@ def test_a_new_file_is_in_wal_mode(tmp_path):
         assert connection.execute("SELECT version FROM naslite_schema").fetchall() == [
             (SCHEMA_VERSION,)
         ]
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("normal", 1), ("full", 2)])
+def test_a_durable_store_waits_for_the_disk(durability, synchronous, tmp_path):
+    with (
+        closing(Store(f"sqlite:///{tmp_path / 'naslite.db'}", durability=durability)) as store,
+        store._transactions.engine.connect() as connection,
+    ):
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+
+
+@needs_postgres
+@pytest.mark.parametrize(("durability", "synchronous"), [("normal", "off"), ("full", "on")])
+def test_a_durable_store_overrules_its_server(durability, synchronous, tmp_path):
+    with own_postgres() as url:
+        engine = create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            name = parse_url(url).database
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        engine.dispose()
+        with (
+            closing(Store(url, files=tmp_path, durability=durability)) as store,
+            store._transactions.engine.connect() as connection,
+        ):
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == synchronous
 
 
 def test_opening_a_store_again_changes_no_byte(tmp_path):

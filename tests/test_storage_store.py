@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from databases import needs_postgres, own_postgres
 from sqlalchemy import create_engine
 
 from storage import NoStore, Store, StudyBusy, UnknownStudy
@@ -14,23 +14,20 @@ from storage.lease import new_owner
 from storage.schema import metadata
 from storage.testing import StoreContract, dead_owner, new_study, propose
 
-POSTGRES = os.environ.get("NASLITE_TEST_POSTGRES", "")
-needs_postgres = pytest.mark.skipif(
-    not POSTGRES, reason="NASLITE_TEST_POSTGRES=postgresql://... names no database to test on"
-)
 
-
-def drop_tables() -> None:
-    engine = create_engine(parse_url(POSTGRES))
-    metadata.drop_all(engine)
-    engine.dispose()
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with own_postgres() as url:
+        yield url
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
-    drop_tables()
-    yield POSTGRES
-    drop_tables()
+def postgres(database: str) -> str:
+    """A database without tables."""
+    engine = create_engine(parse_url(database))
+    metadata.drop_all(engine)
+    engine.dispose()
+    return database
 
 
 class TestMemory(StoreContract):
