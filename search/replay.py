@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ def replay(name: str, *, store: str | None = None) -> Replay:
         NoStore, UnknownStudy, ForeignDatabase
         ConfigError: The strategy cannot be made any more, such as one whose file is gone.
     """
-    opened = Store(store_url(store), create=False)
+    with closing(Store(store_url(store), create=False)) as opened:
+        return _replayed(opened, name)
+
+
+def _replayed(opened: Store, name: str) -> Replay:
     study = opened.study(name)
     trials = opened.trials(study)
     config = dict(study.config)
