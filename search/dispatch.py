@@ -213,6 +213,8 @@ class Dispatcher:
         stages = end.stages if end.job.method == "build" else run.stages
         if end.kind == "raised":
             cause = f"{stage}: {end.cause}"
+        elif end.kind == "expired":  # a job had only what the others left of the trial's time
+            cause = f"no result after {self._timeout_s:g} s (limits.timeout) in stage {stage}"
         else:
             cause = f"{end.cause} in stage {stage}"
         self._end(replace(run, stages=stages), "failed", cause, died=end.kind == "lost")
@@ -252,9 +254,14 @@ class Dispatcher:
                 timings=tuple(timings),
             )
         )
-        wrong = [m for m in found if not math.isfinite(m.value)]
+        wrong = [
+            f"{m.metric} is {x}"
+            for m in found
+            for x in (m.value, m.low, m.high)
+            if x is not None and not math.isfinite(x)
+        ]
         if wrong:
-            self._end(run, "failed", f"{MEASURE}: {wrong[0].metric} is {wrong[0].value}")
+            self._end(run, "failed", f"{MEASURE}: {wrong[0]}")
             return
         if run.is_noisy:
             found = tuple(replace(m, noisy=m.metric.startswith("latency_")) for m in found)

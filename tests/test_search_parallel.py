@@ -175,7 +175,8 @@ class Faulty(Shuffled):
 def faulty(store, ends):
     bench = FormulaBench(artifacts=store.artifacts)
     names = {"score_name": "accuracy", "higher_is_better": True}
-    return Dispatcher(Faulty(bench, ends), Serial(bench), store.artifacts, **names)
+    faulty_bench = Faulty(bench, ends)
+    return Dispatcher(faulty_bench, Serial(bench), store.artifacts, timeout_s=60, **names)
 
 
 DIED = ("lost", "worker died (signal 9)")
@@ -211,7 +212,11 @@ def test_a_trial_whose_worker_dies_begins_once_more(store):
     ("kind", "cause", "expected"),
     [
         ("raised", "ValueError: no", "prune: ValueError: no"),
-        ("expired", "no result after 60 s", "no result after 60 s in stage prune"),
+        (
+            "expired",
+            "no result after 12 s (limits.timeout)",
+            "no result after 60 s (limits.timeout) in stage prune",
+        ),
     ],
 )
 def test_what_would_happen_again_is_not_tried_again(store, kind, cause, expected):

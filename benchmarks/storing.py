@@ -1,0 +1,284 @@
+"""What storing and reading a trial costs, ours and plain Optuna's by turns in one run."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from search.controller import Controller
+from search.dispatch import Dispatcher
+from search.executor import Serial
+from search.goals import Goals
+from search.interrupts import Interrupts
+from search.jobs import Built, Progress, Scored, Timing
+from search.observer import Observer
+from search.results import StudyResults
+from storage import Artifact, Measurement, NewStudy, Outcome, StageRun, Store, Study
+from storage.artifacts import describe_artifact
+from storage.lease import new_owner
+from strategies.random_search import RandomSearch
+from strategies.space import Candidate, Float, Space, candidate_key
+
+from .optuna_store import OptunaStudy
+from .terminal import CONTEXT_SETTINGS, markdown_table, show
+
+STAGES = ("structured_pruning", "distillation", "export", "onnx_quantization")
+METRICS = ("accuracy", "accuracy_drop", "size_bytes", "latency_ms", "latency_ratio", "macs")
+CONFIG: dict[str, Any] = {
+    "objectives": {"accuracy": "maximize", "size_bytes": "minimize"},
+    "constraints": ["accuracy_drop <= 0.3"],
+    "runtime": {"name": "onnxruntime", "threads": 1, "batch_sizes": [1]},
+    "strategy": {"name": "random"},
+    "folder": ".",
+    "task": "none.py:None",
+}
+FACTS = {"score_name": "accuracy", "higher_is_better": True, "threads": 1, "versions": {}}
+
+
+class OurStudy:
+    """A study of knobs in [0, 1] in an SQLite file, with the stages and metrics of a real one."""
+
+    def __init__(self, path: Path, knobs: int) -> None:
+        names = [f"{STAGES[i % 4]}.knob{i}" for i in range(knobs)]
+        self.space = Space([Float(name=n, low=0, high=1, neutral=0, direction=1) for n in names])
+        self.url = f"sqlite:///{path}"
+        self.store = Store(self.url)
+        self.owner = new_owner()
+        new = NewStudy("s", CONFIG, self.space.to_json(), "f" * 64, 0, 10**6, None, FACTS)
+        self.study: Study = self.store.create_study(new, self.owner)
+        self._number = 0
+        self._artifact = _artifact(self.store)
+
+    def fill(self, trials: int) -> None:
+        while self._number < trials:
+            self.propose_and_finish()
+
+    def propose_and_finish(self) -> None:
+        number = self._number
+        candidate = {knob.name: (number % 97) / 97 for knob in self.space}
+        self.store.propose(
+            self.study, self.owner, number, candidate, candidate_key(candidate), memo={"n": number}
+        )
+        self.store.finish(self.study, self.owner, number, self._outcome(number, candidate))
+        self._number += 1
+
+    def read(self) -> StudyResults:
+        """The front, as one who opens the study gets it."""
+        results = StudyResults(Store(self.url, create=False), "s")
+        results.best()
+        return results
+
+    def _outcome(self, number: int, candidate: Mapping[str, Any]) -> Outcome:
+        stages = []
+        for name in STAGES:
+            own = {k: v for k, v in candidate.items() if k.startswith(name)}
+            stages.append(StageRun(name, "a" * 64, own, 0.5, False))
+        values = [float(number % 89) / (1 + i) for i in range(len(METRICS))]
+        measured = [Measurement(m, v, "", v, v, 9) for m, v in zip(METRICS, values, strict=True)]
+        return Outcome("complete", "", tuple(stages), self._artifact, tuple(measured), 0.5)
+
+
+class NoOp:
+    """A bench that has every file already: what is left is the controller's own work."""
+
+    def __init__(self, artifacts: list[Artifact]) -> None:
+        self._artifacts = artifacts
+        self._turn = 0
+
+    def build(self, candidate: Candidate, *, progress: Progress) -> Built:
+        self._turn += 1
+        artifact = self._artifacts[self._turn % len(self._artifacts)]
+        stages = tuple(StageRun(name, "a" * 64, {}, 0.0, False) for name in STAGES)
+        return Built(stages, artifact)
+
+    def score(self, artifact: Artifact, *, progress: Progress) -> Scored:
+        return Scored(0.9, 100, 10.0, 20.0)
+
+    def time(
+        self, path: Path, baseline: Path | None, seed: int, *, progress: Progress
+    ) -> tuple[Timing, ...]:
+        return (Timing(1, 1.0, 1.0, 0.9, 1.1, 15),)
+
+
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option("--knobs", multiple=True, type=int, default=(20, 200), help="Sizes of the space.")
+@click.option("--trials", multiple=True, type=int, default=(1000, 5000), help="Stored before.")
+@click.option("--rounds", default=15, type=click.IntRange(3), help="Times each, by turns.")
+@click.option("--readers", default=10, type=click.IntRange(1), help="Pollers of `best`.")
+@click.option("--seconds", default=20.0, help="Of each search beside the readers, and without.")
+def main(
+    knobs: tuple[int, ...],
+    trials: tuple[int, ...],
+    rounds: int,
+    readers: int,
+    seconds: float,
+) -> None:
+    """Time propose + finish and opening a study against plain Optuna's RDB storage (both SQLite,
+    WAL, synchronous=NORMAL), the controller without evaluations, and readers beside it."""
+    console = Console(stderr=True)
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="naslite-store-") as scratch:
+        folder = Path(scratch)
+        console.print("storing and opening ...")
+        cases = [(k, n) for k in knobs for n in trials]
+        parts.append(("a trial, and opening a study", _storing(folder, cases, rounds, console)))
+        console.print("the controller without evaluations ...")
+        parts.append(("trials per second", _controller(folder, knobs)))
+        console.print(f"{readers} readers ...")
+        parts.append(("readers beside a search", _readers(folder, readers, seconds)))
+    for title, rows in parts:
+        show(rows, title)
+    click.echo(f"`python {shlex.join(sys.argv)}`\n")
+    for _, rows in parts:
+        click.echo("\n".join(markdown_table(rows)) + "\n")
+
+
+def _storing(
+    folder: Path, cases: list[tuple[int, int]], rounds: int, console: Console
+) -> list[list[str]]:
+    rows = [["knobs", "trials", "what", "ours, ms", "Optuna, ms", "Optuna / ours"]]
+    for knobs, trials in cases:
+        console.print(f"  {knobs} knobs, {trials} trials")
+        ours = OurStudy(folder / f"ours-{knobs}-{trials}.db", knobs)
+        optuna = OptunaStudy(folder / f"optuna-{knobs}-{trials}.db", knobs)
+        ours.fill(trials)
+        optuna.fill(trials)
+        for what, first, second, times in (
+            ("propose + finish", ours.propose_and_finish, optuna.ask_and_tell, rounds),
+            ("open for `best`", ours.read, optuna.read, 3),
+        ):
+            ms, other = _by_turns(first, second, times)
+            cells = [f"{ms:.2f}", f"{other:.0f}", f"{other / ms:.0f}"]
+            rows.append([str(knobs), f"{trials:,}", what, *cells])
+    return rows
+
+
+def _by_turns(
+    first: Callable[[], object], second: Callable[[], object], rounds: int
+) -> tuple[float, float]:
+    """Medians in ms of two functions that are called by turns; the first calls do not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(rounds + 1):
+        for which, function in enumerate((first, second)):
+            gc.collect()
+            began = time.perf_counter()
+            function()
+            if turn:
+                times[which].append(1000 * (time.perf_counter() - began))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _controller(folder: Path, sizes: tuple[int, ...]) -> list[list[str]]:
+    rows = [["knobs", "trials", "trials per second", "ms per trial"]]
+    for knobs in sizes:
+        for trials in (300, 1000):
+            study = OurStudy(folder / f"controller-{knobs}-{trials}.db", knobs)
+            study.store.set_budget(study.study, study.owner, trials, None)
+            began = time.perf_counter()
+            _search(study)
+            seconds = time.perf_counter() - began
+            rate = f"{trials / seconds:.0f}"
+            rows.append([str(knobs), str(trials), rate, f"{1000 * seconds / trials:.2f}"])
+    return rows
+
+
+def _readers(folder: Path, readers: int, seconds: float) -> list[list[str]]:
+    """The rate of a search with and without others that read it, by turns."""
+    rates: dict[int, list[float]] = {0: [], readers: []}
+    errors = 0
+    for turn in range(3):
+        for count in rates:
+            study = OurStudy(folder / f"readers-{turn}-{count}.db", 20)
+            processes = [_reader(study.url) for _ in range(count)]
+            for process in processes:
+                assert process.stdout is not None
+                process.stdout.readline()  # it has read once
+            rate = _rate(study, seconds)
+            for process in processes:
+                process.terminate()
+                _, err = process.communicate()
+                errors += bool(err.strip())
+            rates[count].append(rate)
+    alone, beside = (statistics.median(values) for values in rates.values())
+    return [
+        ["readers", "trials per second", "share of the rate alone", "readers with an error"],
+        ["0", f"{alone:.0f}", "1.00", ""],
+        [str(readers), f"{beside:.0f}", f"{beside / alone:.2f}", str(errors)],
+    ]
+
+
+READER = """
+import sys, time
+from search.results import StudyResults
+from storage import Store
+turn = 0
+while True:
+    store = Store(sys.argv[1], create=False)
+    StudyResults(store, "s").best() if turn % 2 else store.studies()
+    store.close()
+    turn += 1
+    print(turn, flush=True)
+    time.sleep(1)
+"""
+
+
+def _reader(url: str) -> subprocess.Popen[str]:
+    """A process that polls a study once a second."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{READER}", url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _rate(study: OurStudy, seconds: float) -> float:
+    """Trials per second of a search that is stopped after so many seconds."""
+    study.store.set_budget(study.study, study.owner, 10**6, None)
+    began = time.perf_counter()
+    timer = threading.Timer(seconds, lambda: Store(study.url).add_request(study.study, "stop"))
+    timer.start()
+    _search(study)
+    return (len(study.store.trials(study.study, stages=False)) - 1) / (time.perf_counter() - began)
+
+
+def _search(study: OurStudy) -> None:
+    bench = NoOp([_artifact(study.store, i) for i in range(8)])
+    Controller(
+        study.store,
+        study.store.study("s"),
+        study.owner,
+        space=study.space,
+        strategy=RandomSearch(),
+        goals=Goals.of_config(CONFIG),
+        dispatcher=Dispatcher(
+            Serial(bench),
+            Serial(bench),
+            study.store.artifacts,
+            score_name="accuracy",
+            higher_is_better=True,
+        ),
+        observer=Observer(),
+        interrupts=Interrupts(),
+    ).run()
+
+
+def _artifact(store: Store, content: int = 0) -> Artifact:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        path.write_bytes(bytes([content]) * 1000)
+        artifact = describe_artifact([path], "onnx")
+        store.artifacts.put(artifact.sha256, [path], {"main": path.name})
+    return artifact
