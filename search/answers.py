@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from storage import Measurement, Outcome, Trial
-from strategies.space import Candidate, candidate_key
+from strategies.space import candidate_key
 
 
 class Answers:
@@ -21,18 +21,21 @@ class Answers:
         self._by_candidate: dict[str, Trial] = {}
         self._by_artifact: dict[str, Trial] = {}
         for trial in trials:
-            self.add(trial)
+            self.add(trial, candidate_key(trial.candidate))
 
-    def add(self, trial: Trial) -> None:
-        """Remember an ended trial for those that mean or give the same."""
+    def add(self, trial: Trial, key: str) -> None:
+        """Remember an ended trial for those that mean or give the same.
+
+        Args:
+            key: Of its candidate.
+        """
         if trial.state in ("complete", "refused"):
-            self._by_candidate.setdefault(candidate_key(trial.candidate), trial)
+            self._by_candidate.setdefault(key, trial)
         if trial.state == "complete" and trial.artifact:
             self._by_artifact.setdefault(trial.artifact.sha256, trial)
 
-    def of_candidate(self, candidate: Candidate) -> Outcome | None:
+    def of_candidate(self, key: str) -> Outcome | None:
         """The outcome of an earlier trial, or of an earlier study, with the same candidate."""
-        key = candidate_key(candidate)
         other = self._by_candidate.get(key)
         if other is None:
             return self._known.get(key)

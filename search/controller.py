@@ -225,11 +225,12 @@ class Controller:
             self._left.remove(trial.number)
             trial = self._restarted(trial, died=False)
         self.observer.proposed(trial.number, dict(trial.candidate))
-        known = self._first if trial.number == 0 else self._answers.of_candidate(trial.candidate)
+        key = candidate_key(trial.candidate)
+        known = self._first if trial.number == 0 else self._answers.of_candidate(key)
         if known is not None:
             self._finish(trial, known)
             return
-        running = self._begun.setdefault(candidate_key(trial.candidate), trial.number)
+        running = self._begun.setdefault(key, trial.number)
         if running == trial.number:
             self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
         else:
@@ -282,8 +283,8 @@ class Controller:
         )
         self.trials[trial.number] = ended
         self._unfinished.discard(trial.number)
-        self._answers.add(ended)
         key = candidate_key(trial.candidate)
+        self._answers.add(ended, key)
         if self._begun.get(key) == trial.number:
             del self._begun[key]
         self.observer.ended(ended)

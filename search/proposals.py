@@ -50,6 +50,7 @@ class Proposals:
         self._first_budget = Budget(budget["trials"], budget["minutes"])
         self._enqueued: list[dict[str, Any]] = list(study.config.get("enqueue", ()))
         self._observations: dict[int, Observation] = {}
+        self._prefix: list[Observation] = []  # of the first trials, which have all ended
 
     @property
     def first(self) -> int:
@@ -127,7 +128,7 @@ class Proposals:
         lag: int | str | None = None,
     ) -> View:
         """What the strategy sees when it is asked for trial `number`; see `proposal`."""
-        done, pending = _split(trials[:number], self.lag if lag is None else lag)
+        done, pending = self._split(trials[:number], self.lag if lag is None else lag)
         score = self.study.facts["score_name"]
         drop = drop_name(score)
         return View(
@@ -136,7 +137,7 @@ class Proposals:
             constraints=tuple(str(c) for c in self.goals.constraints),
             seed=self.study.seed,
             budget=self.budget(number),
-            done=tuple(self._ended(trial) for trial in done),
+            done=done,
             pending=tuple(_pending(trial) for trial in pending),
             memo=MappingProxyType(dict(memo)),
             drop=drop,
@@ -161,6 +162,19 @@ class Proposals:
             f" got {proposal!r} at trial {number}"
         )
 
+    def _split(
+        self, trials: Sequence[Trial], lag: int | str
+    ) -> tuple[tuple[Observation, ...], Sequence[Trial]]:
+        """The outcomes that the next trial sees, and the other trials."""
+        if isinstance(lag, str):
+            ended = [trial for trial in trials if trial.state in ENDED_STATES]
+            others = [trial for trial in trials if trial.state not in ENDED_STATES]
+            return tuple(map(self._ended, ended)), others
+        visible = max(0, len(trials) - lag + 1)
+        for trial in trials[len(self._prefix) : visible]:
+            self._prefix.append(self._ended(trial))
+        return tuple(self._prefix[:visible]), trials[visible:]
+
     def _ended(self, trial: Trial) -> Observation:
         found = self._observations.get(trial.number)
         if found is None:
@@ -178,18 +192,6 @@ class Proposals:
                 memo=trial.memo,
             )
         return found
-
-
-def _split(trials: Sequence[Trial], lag: int | str) -> tuple[Sequence[Trial], Sequence[Trial]]:
-    """The trials whose outcomes the next one sees, and the others."""
-    if isinstance(lag, int):
-        visible = max(0, len(trials) - lag + 1)
-        return trials[:visible], trials[visible:]
-    ended = [trial.state in ENDED_STATES for trial in trials]
-    return (
-        [trial for trial, end in zip(trials, ended, strict=True) if end],
-        [trial for trial, end in zip(trials, ended, strict=True) if not end],
-    )
 
 
 def _pending(trial: Trial) -> Observation:

@@ -170,10 +170,11 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
     for constraint, violation in row.violations.items():
         yield f"constraint {constraint}: {_verdict(violation)}"
     if trial.reused_from is not None:
+        source = f"trial {trial.reused_from}"
         if trial.reused_study:
-            yield f"taken over from trial {trial.reused_from} of study {trial.reused_study}"
+            yield f"taken over from {source} of study {trial.reused_study}"
         else:
-            yield f"measurements taken over from trial {trial.reused_from}: the files are identical"
+            yield f"measurements taken over from {source}: the files are identical"
     if trial.artifact:
         yield f"artifact {trial.artifact.sha256} ({trial.artifact.size_bytes} bytes)"
         for file in trial.artifact.files:
