@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,10 +12,10 @@ from typing import Any
 from storage import Artifact, CorruptFiles, Measurement, Outcome, StageRun
 from storage.artifacts import ContentStore
 
-from .errors import NasliteError
+from .errors import NasliteError, one_line
 from .executor import Executor
 from .jobs import Built, Job, JobEnd, Scored, Timing
-from .metrics import Facts, measurements
+from .metrics import Facts, measurements, not_finite
 from .timing_lock import TimingLock
 
 MEASURE = "measure"
@@ -67,6 +67,7 @@ class _Run:
     was_rebuilt: bool = False
     is_noisy: bool = False
     baseline_lost: bool = False  # its baseline is being built again
+    baseline_rebuilt: bool = False
 
 
 class Dispatcher:
@@ -133,8 +134,11 @@ class Dispatcher:
         """
         self._begin_timing()
         if self._timing is None:
-            blocked = bool(self._to_time)  # others are timing
-            ends = self._builders.wait(min(timeout_s, POLL_S) if blocked else timeout_s)
+            if self._to_time:  # others are timing
+                timeout_s = min(timeout_s, POLL_S)
+                if not self._building:  # nor does the executor wait for nothing
+                    time.sleep(timeout_s)
+            ends = self._builders.wait(timeout_s)
         elif self._exclusive or not self._building:
             ends = self._timer.wait(timeout_s) + self._builders.wait(0)
         else:
@@ -178,15 +182,12 @@ class Dispatcher:
 
     def _job(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> Job:
         self._ids += 1
-        limit = self._timeout_s
-        left = None if limit is None else max(1e-3, limit - run.seconds)
+        left = self._timeout_s and max(1e-3, self._timeout_s - run.seconds)
         return Job(self._ids, method, arguments, left)
 
     def _take(self, end: JobEnd) -> None:
         """What follows from the end of a job."""
-        timed = self._timing is not None and end.job.id == self._timing[0]
-        if timed:
-            assert self._timing is not None
+        if self._timing is not None and end.job.id == self._timing[0]:
             run = self._timing[1]
             self._end_timing()
         else:
@@ -210,14 +211,17 @@ class Dispatcher:
             self._rebuild(run, end.cause)
             return
         stage = end.stage or (MEASURE if end.job.method != "build" else "start")
-        stages = end.stages if end.job.method == "build" else run.stages
         if end.kind == "raised":
             cause = f"{stage}: {end.cause}"
-        elif end.kind == "expired":  # a job had only what the others left of the trial's time
+        elif end.kind == "expired" and self._timeout_s:  # not what other jobs left of it
             cause = f"no result after {self._timeout_s:g} s (limits.timeout) in stage {stage}"
         else:
             cause = f"{end.cause} in stage {stage}"
-        self._end(replace(run, stages=stages), "failed", cause, died=end.kind == "lost")
+        if run.baseline_lost:
+            self._end_without_baseline(run, cause, died=end.kind == "lost")
+        else:
+            stages = end.stages if end.job.method == "build" else run.stages
+            self._end(replace(run, stages=stages), "failed", cause, died=end.kind == "lost")
 
     def _take_built(self, run: _Run, built: Built) -> None:
         if not run.was_rebuilt:
@@ -226,8 +230,7 @@ class Dispatcher:
         if built.artifact is None:
             self._end(run, built.state, built.cause)
             return
-        before = self.measured_before(built.artifact.sha256)
-        if before is not None:
+        if before := self.measured_before(built.artifact.sha256):
             self._end(run, "complete", measured=before[1], reused_from=before[0])
             return
         self._enqueue(run, "score", (built.artifact,))
@@ -254,14 +257,8 @@ class Dispatcher:
                 timings=tuple(timings),
             )
         )
-        wrong = [
-            f"{m.metric} is {x}"
-            for m in found
-            for x in (m.value, m.low, m.high)
-            if x is not None and not math.isfinite(x)
-        ]
-        if wrong:
-            self._end(run, "failed", f"{MEASURE}: {wrong[0]}")
+        if wrong := not_finite(found):
+            self._end(run, "failed", f"{MEASURE}: {wrong}")
             return
         if run.is_noisy:
             found = tuple(replace(m, noisy=m.metric.startswith("latency_")) for m in found)
@@ -276,12 +273,12 @@ class Dispatcher:
     def _take_repair(self, run: _Run, built: Built) -> None:
         """The baseline was built again for a trial that waits to be timed against it."""
         assert run.baseline is not None
-        run.baseline_lost = False
+        run.baseline_lost, run.baseline_rebuilt = False, True
         found = built.artifact.sha256 if built.artifact else built.cause
-        if found != run.baseline.artifact.sha256:
-            self._end(run, "failed", f"{MEASURE}: the baseline's files are lost ({found})")
-            return
-        self._to_time.insert(0, run)
+        if found == run.baseline.artifact.sha256:
+            self._to_time.insert(0, run)
+        else:
+            self._end_without_baseline(run, found)
 
     def _begin_timing(self) -> None:
         """Time the next trial, if no other one is being timed on this machine."""
@@ -293,22 +290,21 @@ class Dispatcher:
             self._lock.release()
             return
         assert run.artifact is not None
+        run.is_noisy = not self._exclusive and bool(self._building)
         if self._exclusive:
             self._builders.pause()
-        else:
-            run.is_noisy = bool(self._building)
         job = self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
         self._timing = job.id, run
         self._timer.submit(job)
 
     def _paths(self, run: _Run) -> tuple[Any, Any] | None:
-        """The intact files of a trial and of the baseline; None if some are made again first."""
+        """The intact files of a trial and of the baseline; None if some cannot be had."""
         assert run.artifact is not None
         try:
             path = self._main_file(run.artifact)
-        except CorruptFiles as error:
-            if run.was_rebuilt:
-                self._end(run, "failed", f"{MEASURE}: {error}")
+        except (CorruptFiles, OSError) as error:
+            if run.was_rebuilt or isinstance(error, OSError):
+                self._end(run, "failed", f"{MEASURE}: {one_line(error)}")
             else:
                 self._rebuild(run, str(error))
             return None
@@ -316,10 +312,13 @@ class Dispatcher:
             return path, None
         try:
             return path, self._main_file(run.baseline.artifact)
-        except CorruptFiles as error:
-            log.warning("%s; the baseline's files are made again", error)
-            run.baseline_lost = True
-            self._enqueue(run, "build", (run.baseline.candidate,))
+        except (CorruptFiles, OSError) as error:
+            if run.baseline_rebuilt or isinstance(error, OSError):
+                self._end_without_baseline(run, one_line(error))
+            else:
+                log.warning("%s; the baseline's files are made again", error)
+                run.baseline_lost = True
+                self._enqueue(run, "build", (run.baseline.candidate,))
             return None
 
     def _main_file(self, artifact: Artifact) -> Any:
@@ -331,6 +330,9 @@ class Dispatcher:
         self._lock.release()
         if self._exclusive:
             self._builders.resume()
+
+    def _end_without_baseline(self, run: _Run, reason: str, *, died: bool = False) -> None:
+        self._end(run, "failed", f"{MEASURE}: the baseline's files are lost ({reason})", died=died)
 
     def _end(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -100,6 +101,15 @@ METRICS: dict[str, Callable[[Facts], list[Measurement]]] = {
 def measurements(facts: Facts) -> tuple[Measurement, ...]:
     """Every metric of an artifact."""
     return tuple(m for metric in METRICS.values() for m in metric(facts))
+
+
+def not_finite(found: Iterable[Measurement]) -> str:
+    """What is NaN or infinite first, such as `latency_ratio is nan`; "" if nothing is."""
+    for m in found:
+        for value in (m.value, m.low, m.high):
+            if value is not None and not math.isfinite(value):
+                return f"{m.metric} is {value}"
+    return ""
 
 
 def metric_names(score_name: str, batch_sizes: Iterable[int]) -> list[str]:
