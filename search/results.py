@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from .metrics import metric_names
 from .registry import unknown_name
 
 TRIAL_FIELDS = ("number", "state", "seconds")
+FEW = 500  # rows that are asked for by number; SQL limits how many numbers a query names
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class StudyResults:
         self.store = store
         self.study: Study = store.study(name)
         self.goals = Goals.of_config(self.study.config)
-        self._trials = store.trials(self.study)
         self._rows: list[Row] | None = None
+        self._on_front: frozenset[int] | None = None
 
     @property
     def name(self) -> str:
@@ -103,10 +104,10 @@ class StudyResults:
     def rows(self) -> list[Row]:
         """All trials by number; trial 0 is the baseline."""
         if self._rows is None:
-            complete = [t for t in self._trials if t.state == "complete"]
-            front = self.goals.on_front([t.metrics for t in complete])
-            on_front = {t.number for t, kept in zip(complete, front, strict=True) if kept}
-            self._rows = [self._row(trial, trial.number in on_front) for trial in self._trials]
+            trials = self.store.trials(self.study)
+            complete = {t.number: t.metrics for t in trials if t.state == "complete"}
+            self._on_front = self._non_dominated(complete)
+            self._rows = self._as_rows(trials)
         return list(self._rows)
 
     def row(self, number: int) -> Row:
@@ -115,20 +116,29 @@ class StudyResults:
         Raises:
             UnknownTrial: There is no such number.
         """
-        for row in self.rows():
-            if row.number == number:
-                return row
-        last = f"0 to {self._trials[-1].number}" if self._trials else "none yet"
+        found = self._some_rows([number])
+        if found:
+            return found[0]
+        numbers = [row.number for row in self.rows()]
+        last = f"0 to {numbers[-1]}" if numbers else "none yet"
         raise UnknownTrial(f"no trial {number} in study {self.name!r}; its trials: {last}")
 
     def baseline(self) -> Row | None:
         """Trial 0, once it is complete."""
-        rows = self.rows()[:1]
+        rows = self._some_rows([0])
         return rows[0] if rows and rows[0].trial.state == "complete" else None
 
     def front(self) -> list[Row]:
         """The non-dominated rows, feasible before infeasible, sorted by the first cost."""
-        return self._sorted([row for row in self.rows() if row.on_front], None)
+        return self._sorted(self._some_rows(sorted(self.on_front)), None)
+
+    @property
+    def on_front(self) -> frozenset[int]:
+        """The numbers of the non-dominated trials."""
+        if self._on_front is None:
+            names = {*self.goals.objectives, *(c.name for c in self.goals.constraints)}
+            self._on_front = self._non_dominated(self.store.metrics(self.study, names))
+        return self._on_front
 
     def best(
         self, where: str | None = None, sort: str | None = None, limit: int | None = None
@@ -145,15 +155,11 @@ class StudyResults:
             ExpressionError: `where` is malformed or names something unknown.
             UnknownName: `sort` names something unknown.
         """
-        rows = self.rows()
         if where is None:
-            found = [row for row in rows if row.on_front]
-        else:
-            expression = self.parse(where)
-            found = [
-                r for r in rows if r.trial.state == "complete" and expression.holds(_facts(r))
-            ]
-        return self._sorted(found, sort)[:limit]
+            return self._sorted(self._some_rows(sorted(self.on_front)), sort)[:limit]
+        expression = self.parse(where)
+        rows = [row for row in self.rows() if row.trial.state == "complete"]
+        return self._sorted([row for row in rows if expression.holds(_facts(row))], sort)[:limit]
 
     def parse(self, where: str) -> Expression:
         knobs = [record["name"] for record in self.study.space]
@@ -176,6 +182,20 @@ class StudyResults:
             return (not row.is_feasible, -value if greater_first else value, row.number)
 
         return sorted(rows, key=position)
+
+    def _some_rows(self, numbers: Sequence[int]) -> list[Row]:
+        """The rows of these numbers, as far as there are any: cheap in a long study."""
+        if self._rows is not None or len(numbers) > FEW:
+            wanted = set(numbers)
+            return [row for row in self.rows() if row.number in wanted]
+        return self._as_rows(self.store.trials(self.study, numbers=numbers))
+
+    def _non_dominated(self, metrics: Mapping[int, Mapping[str, float]]) -> frozenset[int]:
+        kept = self.goals.on_front(list(metrics.values()))
+        return frozenset(n for n, keep in zip(metrics, kept, strict=True) if keep)
+
+    def _as_rows(self, trials: Sequence[Trial]) -> list[Row]:
+        return [self._row(trial, trial.number in self.on_front) for trial in trials]
 
     def _row(self, trial: Trial, on_front: bool) -> Row:
         if trial.state != "complete":

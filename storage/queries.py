@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, union
+from sqlalchemy import Connection, Row, Select, and_, func, select, union
 
 from . import schema
 from .records import (
@@ -71,12 +71,19 @@ def summaries(connection: Connection) -> list[StudySummary]:
 
 
 def trials(
-    connection: Connection, study_id: int, *, since: int = 0, stages: bool = True
+    connection: Connection,
+    study_id: int,
+    *,
+    since: int = 0,
+    stages: bool = True,
+    numbers: Collection[int] | None = None,
 ) -> list[Trial]:
-    """The trials of a study with number >= since, by number, with all that belongs to them."""
+    """The trials of a study with number >= since, or of these numbers, by number, with all that
+    belongs to them."""
+    which = _Which(study_id, since, None if numbers is None else tuple(numbers))
     artifacts = _artifacts(connection, schema.trials, study_id)
-    measured = _records(connection, Measurement, schema.measurements, study_id, since)
-    staged = _records(connection, StageRun, schema.stages, study_id, since) if stages else {}
+    measured = _records(connection, Measurement, schema.measurements, which)
+    staged = _records(connection, StageRun, schema.stages, which) if stages else {}
     return [
         Trial(
             number=row.number,
@@ -96,8 +103,29 @@ def trials(
             created_at=row.created_at,
             finished_at=row.finished_at,
         )
-        for row in connection.execute(_of(schema.trials, study_id, since)).all()
+        for row in connection.execute(which.rows(schema.trials)).all()
     ]
+
+
+def metrics(
+    connection: Connection, study_id: int, names: Collection[str]
+) -> dict[int, dict[str, float]]:
+    """These metrics of the complete trials, by number."""
+    table, other = schema.measurements, schema.trials
+    rows = connection.execute(
+        select(table.c.number, table.c.metric, table.c.value)
+        .join(other, and_(other.c.study_id == table.c.study_id, other.c.number == table.c.number))
+        .where(
+            table.c.study_id == study_id,
+            other.c.state == "complete",
+            table.c.metric.in_(names),
+        )
+        .order_by(table.c.number)
+    )
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for number, metric, value in rows.all():
+        found[number][metric] = value
+    return dict(found)
 
 
 def known(connection: Connection, study_id: int) -> dict[str, Outcome]:
@@ -162,24 +190,34 @@ def is_used(connection: Connection, sha256: str) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """Trials of a study: those from a number on, or those of these numbers."""
+
+    study_id: int
+    since: int
+    numbers: tuple[int, ...] | None
+
+    def rows(self, table: Any, *columns: Any) -> Select[Any]:
+        """The rows of a table that belong to them, in order."""
+        order = [table.c.number] + ([table.c.position] if "position" in table.c else [])
+        statement = select(*(columns or (table,))).where(table.c.study_id == self.study_id)
+        if self.numbers is None:
+            statement = statement.where(table.c.number >= self.since)
+        else:
+            statement = statement.where(table.c.number.in_(self.numbers))
+        return statement.order_by(*order)
+
+
 def _records(
-    connection: Connection, record: Any, table: Any, study_id: int, since: int
+    connection: Connection, record: Any, table: Any, which: _Which
 ) -> Mapping[int, list[Any]]:
     """The rows of a table that belong to trials, as records by the number of the trial."""
     columns = [table.c[field.name] for field in fields(record)]
     found: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(_of(table, study_id, since, table.c.number, *columns)).all():
+    for row in connection.execute(which.rows(table, table.c.number, *columns)).all():
         found[row[0]].append(record(*row[1:]))
     return found
-
-
-def _of(table: Any, study_id: int, since: int, *columns: Any) -> Select[Any]:
-    order = [table.c.number] + ([table.c.position] if "position" in table.c else [])
-    return (
-        select(*(columns or (table,)))
-        .where(table.c.study_id == study_id, table.c.number >= since)
-        .order_by(*order)
-    )
 
 
 def _artifacts(connection: Connection, users: Any, study_id: int) -> Mapping[str | None, Artifact]:
