@@ -12,7 +12,7 @@ from strategies.base import Exhausted, Proposal, Strategy
 from strategies.space import Space, candidate_key
 
 from .answers import Answers
-from .dispatch import Baseline, Dispatcher, TrialEnd
+from .dispatch import MEASURE, Baseline, Dispatcher, TrialEnd
 from .errors import BaselineFailed, one_line
 from .goals import Goals
 from .heartbeat import heartbeat
@@ -258,11 +258,15 @@ class Controller:
         try:
             self.store.finish(self.study, self.owner, trial.number, outcome, spent=spent)
         except CorruptFiles as error:
+            self._answers.forget(outcome)
             if trial.number in self._made_again:
-                raise
+                cause = f"{MEASURE}: {one_line(error)}"
+                self._finish(
+                    trial, Outcome("failed", cause, outcome.stages, seconds=outcome.seconds)
+                )
+                return
             log.warning("trial %d: %s; its files are made again", trial.number, error)
             self._made_again.add(trial.number)
-            self._answers.forget(outcome)
             self._first = None
             self._begun.setdefault(candidate_key(trial.candidate), trial.number)
             self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
