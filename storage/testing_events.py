@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from .errors import StoreError
 from .lease import new_owner
-from .records import Known, Outcome
+from .records import Known, Outcome, Study
 from .store import Store
-from .testing_samples import CANDIDATE, COMPLETE, new_study, stored_artifact
+from .testing_samples import CANDIDATE, COMPLETE, dead_owner, new_study, stored_artifact
 
 Step = Callable[[], object]
 
@@ -84,6 +84,41 @@ class EventContract:
         assert len(failed) > 50
         assert "disk I/O error; trying again for up to " in caplog.text
 
+    def test_a_study_is_removed_over_faults(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storage.retrying.FIRST_WAIT_S", 1e-4)
+        study, artifact = _ended_study(store, tmp_path)
+        failed: list[str] = []
+
+        def fail_once(point: str) -> None:
+            if point not in failed:
+                failed.append(point)
+                raise passing_fault()
+
+        store.faults = fail_once
+        assert store.remove("s") == [artifact]
+        assert store.studies() == []
+        assert not store.artifacts.exists(artifact)
+        assert store.trials(study) == []
+        assert {"remove/1", "remove/committed", "remove_artifacts/1"} < set(failed)
+        assert "remove_artifacts/committed" in failed
+
+    def test_a_removal_that_crashed_leaves_no_row_without_its_files(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        study, artifact = _ended_study(store, tmp_path)
+        kept, last = store.trials(study), ""
+        while last != "remove/committed":
+            assert store.trials(study) == kept, last
+            assert store.artifacts.exists(artifact)
+            last = crash_after(store, last, lambda: store.remove("s"))
+
+        assert store.studies() == []
+        assert store.used_artifacts() == frozenset()
+        assert store.remove_artifacts([artifact]) == [artifact]
+        assert not store.artifacts.exists(artifact)
+
     def test_a_fault_that_stays_is_an_error_in_the_end(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -118,6 +153,15 @@ class EventContract:
         with pytest.raises(StoreError, match="failed: no such table: trials"):
             store.propose(study, owner, 1, CANDIDATE, "key")
         assert calls == ["propose/1"]
+
+
+def _ended_study(store: Store, folder: Path) -> tuple[Study, str]:
+    """A study whose controller is gone, and the SHA-256 of its artifact."""
+    owner, artifact = dead_owner(), stored_artifact(store, folder)
+    study = store.create_study(new_study("s"), owner)
+    store.propose(study, owner, 0, CANDIDATE, "key")
+    store.finish(study, owner, 0, replace(COMPLETE, artifact=artifact))
+    return study, artifact.sha256
 
 
 def passing_fault() -> OperationalError:

@@ -114,9 +114,15 @@ def _copy_file(engine: Engine, version: int) -> Path | None:
         for name in names
         if not (made := path.with_name(f"{path.name}.schema-{version}{name}.bak")).exists()
     )
-    # Another connection, which sees nothing of our transaction.
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
+    try:
+        # Another connection, which sees nothing of our transaction.
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    except sqlite3.Error as error:
+        copy.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot copy {path} to {copy} before its upgrade ({error}); it was left as it is"
+        ) from None
     return copy
 
 

@@ -127,5 +127,5 @@ def test_every_table_and_column_is_explained():
 
 def test_the_figures_are_those_of_the_code():
     assert f"this page describes schema {SCHEMA_VERSION}" in PAGE
-    assert f"a lease that ran out ({LEASE_S:g} s)" in PAGE
+    assert f"a lease that ran out ({LEASE_S:g} s; `NASLITE_LEASE_S`)" in PAGE
     assert f"up to {RETRY_S:g} s: locked" in PAGE

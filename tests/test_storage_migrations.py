@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -259,6 +260,22 @@ def test_broken_references_stop_an_upgrade(tmp_path):
         upgrade(url)
     assert dump(tmp_path / "naslite.db") == before
     assert [path.name for path in tmp_path.iterdir()] == ["naslite.db"]
+
+
+def test_without_room_for_the_copy_nothing_is_upgraded(tmp_path):
+    url = copy_old(ASSETS / "schema_1.db", tmp_path)
+    before = dump(tmp_path / "naslite.db")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))  # no file grows beyond
+    try:
+        with pytest.raises(
+            StoreError, match=r"cannot copy .*naslite\.db to .*schema-1\.bak before"
+        ):
+            upgrade(url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert dump(tmp_path / "naslite.db") == before
+    assert not list(tmp_path.glob("*.bak*"))
 
 
 def test_what_is_no_store_is_not_upgraded(tmp_path):
