@@ -327,16 +327,17 @@ def test_a_corrupt_entry_that_is_held_is_replaced_where_it_is(tmp_path, source):
 
 
 def test_what_is_being_removed_is_waited_for(tmp_path, source):
-    """A reader that opened an entry just before it was taken away finds none, or the next."""
+    """A reader that opened an entry before it was taken away finds none, or holds the next."""
     code = """
 import sys
 from pathlib import Path
 from storage.artifacts import ContentStore
-found = ContentStore(Path(sys.argv[1])).get(sys.argv[2])
-print(found is not None, flush=True)
+with ContentStore(Path(sys.argv[1])).holding() as holder:
+    print(holder.get(sys.argv[2]) is not None, flush=True)
+    sys.stdin.readline()
 """
     store = ContentStore(tmp_path / "store")
-    for is_back, answer in ((False, "False"), (True, "True")):
+    for is_back in (False, True):
         put(store, source, [0])
         folder = store.root / key(0)[:2] / key(0)
         descriptor = os.open(folder / MANIFEST, os.O_RDWR)
@@ -347,7 +348,8 @@ print(found is not None, flush=True)
             if is_back:
                 put(store, source, [0])
             os.close(descriptor)
-            wait_for(reader, answer)
+            wait_for(reader, str(is_back))
+            assert store.remove(key(0)) is not is_back
 
 
 def _wait_until_blocked(pid: int) -> None:
