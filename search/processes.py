@@ -20,6 +20,7 @@ import psutil
 
 from .channel import Channel
 from .jobs import BenchSpec
+from .worker import end_group_with
 
 # Our own command and not multiprocessing's, which would run the main script of the user again.
 # -P: no file of the working folder is taken for a module of Python before the path is set.
@@ -63,6 +64,9 @@ class WorkerProcess:
                     pass_fds=(theirs.fileno(), lifeline),
                     start_new_session=True,
                 )
+            if sys.platform == "linux":
+                # It does so itself, too, once it runs; but it may be paused before that.
+                end_group_with(lifeline, self._process.pid)
             self._facts = psutil.Process(self._process.pid)
             self.channel.send(pickle.dumps(spec))
         except BaseException:

@@ -58,6 +58,17 @@ def main(connection: int, lifeline: int, parent: int, thread_is_lasting: bool) -
     os._exit(0)
 
 
+def end_group_with(lifeline: int, group: int) -> None:
+    """Let the kernel kill a process group when the last writer of a pipe is gone (Linux).
+
+    This belongs to the pipe's reading end, whichever process asks for it and closes it then.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -group)
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
 def answer(kind: str, content: Any) -> bytes:
     """A message to the pool: what happened, and what is to be said of it.
 
@@ -73,10 +84,7 @@ def _end_with(parent: int, lifeline: int, thread_is_lasting: bool) -> None:
     whole process group, even if Python hangs in C with its lock held. Elsewhere a thread does.
     """
     if sys.platform == "linux":
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+        end_group_with(lifeline, os.getpgrp())
         if thread_is_lasting:
             # Should a process that the parent forked hold the lifeline, too. Not for other
             # threads: the signal comes when the thread that started us ends.

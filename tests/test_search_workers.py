@@ -390,6 +390,8 @@ STARTING = (
     + """
 pool = ProcessPool(BenchSpec("benches:Hanging", {}))
 pool.submit(Job(0, "echo"))
+if sys.argv[1] == "pauses":
+    pool.pause()
 print(pool._workers[0].process.pid, flush=True)
 time.sleep(1000)
 """
@@ -415,9 +417,10 @@ def test_workers_and_what_they_started_end_with_a_killed_parent(tmp_path, then, 
     until(lambda: all(map(is_gone, pids)))
 
 
+@pytest.mark.parametrize("then", ["waits", "pauses"])
 @pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.04, 0.08])
-def test_a_worker_that_still_starts_ends_with_a_killed_parent(delay_s):
-    with start_script(STARTING) as parent:
+def test_a_worker_that_still_starts_ends_with_a_killed_parent(delay_s, then):
+    with start_script(STARTING, then) as parent:
         (pid,) = map(int, parent.stdout.readline().split())
         time.sleep(delay_s)
         parent.kill()
