@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from storage import Outcome
 from storage.artifacts import file_stores
@@ -40,16 +43,17 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     log = _writable(worker_log(files, config.study))
     given = config.limits.memory
     memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / config.workers)
-    builders = ProcessPool(
-        build_spec(prepared, files), config.workers, memory_bytes=memory, log=log
-    )
-    timer = ProcessPool(timing_spec(prepared), 1, memory_bytes=memory, log=log)
     lock = TimingLock(default_path())
-    dispatcher = _dispatcher(prepared, builders, timer, files, lock)
-    try:
-        yield dispatcher
-    finally:
-        dispatcher.close()
+    with _scratch_folder() as scratch:
+        environment = {"TMPDIR": str(scratch)}
+        options: dict[str, Any] = {"memory_bytes": memory, "log": log, "environment": environment}
+        builders = ProcessPool(build_spec(prepared, files), config.workers, **options)
+        timer = ProcessPool(timing_spec(prepared), 1, **options)
+        dispatcher = _dispatcher(prepared, builders, timer, files, lock)
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.close()
 
 
 @contextmanager
@@ -88,6 +92,25 @@ def baseline_outcome(
         if not ended[0].died:
             break
     return ended[0].outcome
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Where workers keep temporary files: what a killed one leaves goes with it.
+
+    A controller that is killed itself leaves the folder; the next one on the machine removes it.
+    """
+    import psutil
+
+    prefix = "naslite-workers-"
+    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        process = old.name.removeprefix(prefix).split("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
 
 
 def _writable(log: Path) -> Path | None:
