@@ -28,6 +28,8 @@ USED = union(
     select(schema.trials.c.artifact).where(schema.trials.c.artifact.is_not(None)),
     select(schema.known.c.artifact).where(schema.known.c.artifact.is_not(None)),
 )
+# A database takes only so many parameters: above, it is cheaper to read the rows between as well.
+MANY = 500
 _STUDY = [schema.studies.c[field.name] for field in fields(Study)]
 
 
@@ -80,8 +82,12 @@ def trials(
 ) -> list[Trial]:
     """The trials of a study with number >= since, or of these numbers, by number, with all that
     belongs to them."""
+    if numbers is not None and len(numbers) > MANY:
+        wanted = frozenset(numbers)
+        found = trials(connection, study_id, since=min(wanted), stages=stages)
+        return [trial for trial in found if trial.number in wanted]
     which = _Which(study_id, since, None if numbers is None else tuple(numbers))
-    artifacts = _artifacts(connection, schema.trials, study_id)
+    artifacts = _artifacts(connection, which.rows(schema.trials, schema.trials.c.artifact))
     measured = _records(connection, Measurement, schema.measurements, which)
     staged = _records(connection, StageRun, schema.stages, which) if stages else {}
     return [
@@ -131,7 +137,8 @@ def metrics(
 def known(connection: Connection, study_id: int) -> dict[str, Outcome]:
     """The facts that the study was created with, by candidate key."""
     table = schema.known
-    artifacts = _artifacts(connection, table, study_id)
+    used = select(table.c.artifact).where(table.c.study_id == study_id)
+    artifacts = _artifacts(connection, used)
     return {
         row.candidate_key: Outcome(
             state=row.state,
@@ -220,9 +227,8 @@ def _records(
     return found
 
 
-def _artifacts(connection: Connection, users: Any, study_id: int) -> Mapping[str | None, Artifact]:
+def _artifacts(connection: Connection, used: Select[Any]) -> Mapping[str | None, Artifact]:
     table = schema.artifacts
-    used = select(users.c.artifact).where(users.c.study_id == study_id)
     return {
         row.sha256: Artifact(
             row.sha256, row.format, row.size_bytes, tuple([File(**file) for file in row.files])

@@ -22,6 +22,7 @@ from .records import Outcome
 from .store import Store
 from .testing_events import EventContract
 from .testing_owners import OwnerContract
+from .testing_reading import ReadingContract
 from .testing_requests import RequestContract
 from .testing_samples import (
     COMPLETE,
@@ -36,7 +37,7 @@ from .testing_trials import TrialContract
 __all__ = ["StoreContract", "dead_owner", "new_study", "propose"]
 
 
-class StoreContract(TrialContract, RequestContract, OwnerContract, EventContract):
+class StoreContract(TrialContract, ReadingContract, RequestContract, OwnerContract, EventContract):
     """What a store promises on any database; inherit it and supply a `store` fixture."""
 
     # Studies

@@ -9,7 +9,7 @@ from typing import Any
 
 from .artifacts import describe_artifact
 from .lease import new_owner
-from .records import Artifact, Measurement, NewStudy, Outcome, StageRun, Study
+from .records import Artifact, Measurement, NewStudy, Outcome, StageRun, Study, Trial
 from .store import Store
 
 CANDIDATE = {"pruning.ratio": 0.5, "distillation.epochs": 2, "scheme": "static", "folded": True}
@@ -75,3 +75,16 @@ def everything(store: Store) -> list[Any]:
         )
         for s in store.studies()
     ]
+
+
+def outcome_of(trial: Trial) -> Outcome:
+    return Outcome(
+        trial.state,
+        trial.cause,
+        trial.stages,
+        trial.artifact,
+        trial.measurements,
+        trial.seconds,
+        trial.reused_from,
+        trial.reused_study,
+    )

@@ -25,6 +25,7 @@ from .testing_samples import (
     dead_owner,
     everything,
     new_study,
+    outcome_of,
     propose,
     stored_artifact,
 )
@@ -81,7 +82,7 @@ class TrialContract:
         store.finish(study, owner, 1, outcome)
         (trial,) = store.trials(study)
 
-        assert _outcome(trial) == outcome
+        assert outcome_of(trial) == outcome
         assert trial.candidate == CANDIDATE
         assert trial.attempt == 1
         assert trial.finished_at is not None
@@ -95,7 +96,7 @@ class TrialContract:
         outcome = Outcome(state, "RuntimeError: 'x' is \u2265 2", COMPLETE.stages[:1], seconds=0.5)
         store.finish(study, owner, 1, outcome)
 
-        assert _outcome(store.trials(study)[0]) == outcome
+        assert outcome_of(store.trials(study)[0]) == outcome
 
     def test_a_cause_may_quote_any_bytes(self, store: Store) -> None:
         owner, cause = new_owner(), "cannot load 'a\0b\udcff'"
@@ -128,32 +129,6 @@ class TrialContract:
             assert _typed(trial.memo) == _typed(memo)
 
         round_trip()
-
-    def test_trials_come_by_number_from_a_number_on(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        for number in (2, 0, 10, 1):
-            propose(store, study, owner, number)
-            store.finish(study, owner, number, replace(COMPLETE, seconds=float(number)))
-
-        assert [t.number for t in store.trials(study)] == [0, 1, 2, 10]
-        late = store.trials(study, since=2)
-        assert [t.number for t in late] == [2, 10]
-        assert [_outcome(t) for t in late] == [
-            replace(COMPLETE, seconds=2.0),
-            replace(COMPLETE, seconds=10.0),
-        ]
-
-    def test_studies_do_not_see_each_others_trials(self, store: Store) -> None:
-        owner = new_owner()
-        one, two = (store.create_study(new_study(name), owner) for name in ("one", "two"))
-        propose(store, one, owner, 1)
-        propose(store, two, owner, 1)
-        store.finish(one, owner, 1, COMPLETE)
-
-        assert store.trials(one)[0].state == "complete"
-        assert store.trials(two)[0].state == "running"
-        assert store.trials(two)[0].measurements == ()
 
     def test_a_number_is_proposed_once(self, store: Store) -> None:
         owner = new_owner()
@@ -244,19 +219,6 @@ class TrialContract:
         assert store.study("s").seconds == 1.75
         assert [t.seconds for t in store.trials(study)] == 3 * [COMPLETE.seconds]
 
-    def test_trials_are_read_without_their_stages(self, store: Store, tmp_path: Path) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        outcome = replace(COMPLETE, artifact=stored_artifact(store, tmp_path))
-        for number in range(3):
-            propose(store, study, owner, number)
-            store.finish(study, owner, number, outcome)
-
-        whole = store.trials(study, since=1)
-        assert store.trials(study, since=1, stages=False) == [
-            replace(trial, stages=()) for trial in whole
-        ]
-
     def test_an_artifact_must_be_there(self, store: Store, tmp_path: Path) -> None:
         if not store.is_shared:
             pytest.skip("files of a store in memory are not removed by others")
@@ -273,7 +235,7 @@ class TrialContract:
 
         stored_artifact(store, tmp_path)
         store.finish(study, owner, 1, outcome)
-        assert _outcome(store.trials(study)[0]) == outcome
+        assert outcome_of(store.trials(study)[0]) == outcome
         assert store.remove_artifacts([artifact.sha256]) == []
         assert store.artifacts.exists(artifact.sha256)
 
@@ -322,21 +284,8 @@ def _fails_without_trace(
     assert store.remove("other") == [], "a row of the artifact was left"
     complete = replace(COMPLETE, artifact=artifact)
     store.finish(study, owner, 2, complete)
-    assert _outcome(store.trials(study)[1]) == complete
+    assert outcome_of(store.trials(study)[1]) == complete
     assert store.study("s").seconds == 1.0 + COMPLETE.seconds
-
-
-def _outcome(trial: Trial) -> Outcome:
-    return Outcome(
-        trial.state,
-        trial.cause,
-        trial.stages,
-        trial.artifact,
-        trial.measurements,
-        trial.seconds,
-        trial.reused_from,
-        trial.reused_study,
-    )
 
 
 def _typed(values: Mapping[str, Any]) -> list[tuple[str, str]]:
