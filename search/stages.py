@@ -98,7 +98,10 @@ def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
     compressor = step.compressor
     versions = library_versions(compressor.libraries)
     kind = type(compressor)
-    name = f"{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}/{source_digest(kind)}"
+    source = source_digest(kind)
+    # The module of a user's file is named after its place, on which no result may depend.
+    module = "" if source else kind.__module__.rpartition(".")[2]
+    name = f"{module}.{kind.__qualname__}/{source}"
     return Stage(
         step.name,
         step,

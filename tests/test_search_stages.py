@@ -73,22 +73,34 @@ def test_the_root_key_depends_on_all_that_training_depends_on(monkeypatch):
     assert len(keys) == 8
 
 
-def test_an_edited_compressor_of_the_user_does_not_reuse_its_old_stages(tmp_path):
-    text = (
-        "import copy\nfrom strategies.space import Float\n"
-        "class Mine:\n    version = 1\n    libraries = ()\n"
-        "    def knobs(self, model, task): return []\n"
-        "    def apply(self, model, options, context): return copy.deepcopy(model), {}\n"
-        "    def replay(self, model, recipe): return copy.deepcopy(model)\n"
-    )
+MINE = """
+import copy
+class Mine:
+    version = 1
+    libraries = ()
+    def knobs(self, model, task): return []
+    def apply(self, model, options, context): return copy.deepcopy(model), {}
+    def replay(self, model, recipe): return copy.deepcopy(model)
+"""
+
+
+def key_of_mine(folder, source) -> str:
+    """The key of a stage of a user's compressor in this folder."""
+    (folder / "mine.py").write_text(source)
+    step = Step("Mine", load_reference("mine.py:Mine", folder)())
     space = Space([Float(name="Mine.x", low=0.0, high=1.0, neutral=0.0)])
+    return plan({"Mine.x": 1.0}, space, [step], OnnxRuntime(), "r")[0].key
 
-    def key() -> str:
-        step = Step("Mine", load_reference("mine.py:Mine", tmp_path)())
-        return plan({"Mine.x": 1.0}, space, [step], OnnxRuntime(), "r")[0].key
 
-    (tmp_path / "mine.py").write_text(text)
-    first = key()
-    assert key() == first
-    (tmp_path / "mine.py").write_text(text + "# edited\n")
-    assert key() != first
+def test_an_edited_compressor_of_the_user_does_not_reuse_its_old_stages(tmp_path):
+    first = key_of_mine(tmp_path, MINE)
+    assert key_of_mine(tmp_path, MINE) == first
+    assert key_of_mine(tmp_path, MINE + "# edited") != first
+
+
+def test_a_compressor_of_the_user_gives_the_same_wherever_its_file_lies(tmp_path):
+    """The seed of a stage is derived from its key: a moved search would give other bytes."""
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        folder.mkdir()
+    assert len({key_of_mine(folder, MINE) for folder in folders}) == 1
