@@ -75,9 +75,8 @@ class Requests:
                 added = self._enqueue(request, number)
                 number += len(added)
                 asked = replace(asked, enqueued=(*asked.enqueued, *added))
-        if (
-            number - 1 > trials and asked.enqueued
-        ):  # what is enqueued fits into no budget: raise it
+        # What was enqueued may not fit into the budget: raise it, now or after a crash in between.
+        if number - 1 > trials:
             self._store.set_budget(self._study, self._owner, number - 1, minutes, number)
             extension = Extension(number, number - 1, minutes)
             asked = replace(asked, extensions=(*asked.extensions, extension))
