@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from databases import needs_postgres, own_postgres
+from doubles import memory_folder
 from kill_attack import Report, attack, untouched
 from kill_study import STRATEGIES, Launcher, Setup
 
@@ -19,7 +17,6 @@ KILLS = 10
 TRIALS = 60
 QUICK = [("random", 1), ("genetic", 3)]
 MATRIX = [(strategy, workers) for strategy in STRATEGIES for workers in (1, 3)]
-MEMORY = Path("/dev/shm")  # a killed process loses no file, wherever it lies, and this is fast
 
 FORGETFUL = """
 from strategies.random_search import RandomSearch
@@ -46,9 +43,8 @@ def launcher():
 
 @pytest.fixture
 def folder():
-    path = Path(tempfile.mkdtemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
-    yield path
-    shutil.rmtree(path)
+    with memory_folder() as folder:
+        yield folder
 
 
 def setups(folder: Path, strategy: str, workers: int, **changes) -> tuple[Setup, Setup]:
