@@ -162,3 +162,13 @@ def test_the_pipeline_of_the_readme_is_valid(workspace):
         workspace.config(**{**content, "task": "toy_task.py:Toy", "study": Path("x").name})
     )
     assert prepared.space.size is not None
+
+
+def test_every_test_named_on_the_reliability_page_exists():
+    page = (REPOSITORY / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`((?:tests|storage|search|benchmarks)/[\w/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 20
+    for path, test in named:
+        source = REPOSITORY / path
+        assert source.exists(), path
+        assert not test or f"def {test}(" in source.read_text(), f"{path}::{test}"
