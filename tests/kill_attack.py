@@ -43,7 +43,7 @@ class Blow:
             it has ended a trial.
         delay_s: After that, or after the session began.
         victim: controller, everything (it and its workers, at once) or worker (one of them).
-        collects: Whether garbage is collected afterwards, while nobody runs the study.
+        collects: Whether garbage is collected afterwards, beside what is left of the session.
     """
 
     ended: int | None
@@ -156,6 +156,8 @@ class _Attacked:
         if blow.victim == "worker" and family:
             self.report.kills += 1
             _kill(rng.choice(family))
+            if blow.collects:
+                self.collect()
             return True
         victims: list[Callable[[], None]] = [session.kill]
         if blow.victim == "everything":
