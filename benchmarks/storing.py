@@ -32,6 +32,7 @@ from strategies.random_search import RandomSearch
 from strategies.space import Candidate, Float, Space, candidate_key
 
 from .optuna_store import OptunaStudy
+from .parallel import workers
 from .terminal import CONTEXT_SETTINGS, markdown_table, show
 
 STAGES = ("structured_pruning", "distillation", "export", "onnx_quantization")
@@ -118,15 +119,18 @@ class NoOp:
 @click.option("--rounds", default=15, type=click.IntRange(3), help="Times each, by turns.")
 @click.option("--readers", default=10, type=click.IntRange(1), help="Pollers of `best`.")
 @click.option("--seconds", default=20.0, help="Of each search beside the readers, and without.")
+@click.option("--searches", default=1, help="Of one and of two workers, by turns; 0 for none.")
 def main(
     knobs: tuple[int, ...],
     trials: tuple[int, ...],
     rounds: int,
     readers: int,
     seconds: float,
+    searches: int,
 ) -> None:
     """Time propose + finish and opening a study against plain Optuna's RDB storage (both SQLite,
-    WAL, synchronous=NORMAL), the controller without evaluations, and readers beside it."""
+    WAL, synchronous=NORMAL), the controller without evaluations, readers beside it, and one
+    worker against two."""
     console = Console(stderr=True)
     parts = []
     with tempfile.TemporaryDirectory(prefix="naslite-store-") as scratch:
@@ -138,6 +142,9 @@ def main(
         parts.append(("trials per second", _controller(folder, knobs)))
         console.print(f"{readers} readers ...")
         parts.append(("readers beside a search", _readers(folder, readers, seconds)))
+        if searches:
+            console.print("one worker and two ...")
+            parts.append(("a search that trains", workers(folder, searches)))
     for title, rows in parts:
         show(rows, title)
     click.echo(f"`python {shlex.join(sys.argv)}`\n")
