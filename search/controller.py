@@ -150,7 +150,7 @@ class Controller:
         Returns:
             State and cause if nothing more will be proposed.
         """
-        while self._dispatcher.has_room:
+        while self._dispatcher.has_room and not self._interrupts.pending:
             if self._to_start:
                 self._start(self.trials[self._to_start.pop(0)])
                 continue

@@ -227,6 +227,18 @@ def test_an_interrupted_study_resumes_to_the_same_table(store, signal_number, tw
     assert again.built == [trial.candidate for trial in trials[done:]]  # nothing done is redone
 
 
+def test_a_signal_ends_a_study_whose_trials_are_all_known_already(store):
+    class Signals(Observer):
+        def ended(self, trial):
+            if trial.number == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    new_study(store, trials=500)
+    with pytest.raises(KeyboardInterrupt):
+        control(store, strategy=Same(), observer=Signals())
+    assert len(store.trials(store.study("s"))) == 6
+
+
 def test_a_stop_request_ends_the_study_after_its_trial(store):
     def ask(candidate):
         if len(bench.built) == 3:
