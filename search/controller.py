@@ -127,8 +127,7 @@ class Controller:
             if self._interrupts.pending and deadline == float("inf"):
                 stopping, deadline = ("interrupted", ""), time.monotonic() + self._grace_s
                 self.observer.stopping(len(self._dispatcher.running), self._grace_s)
-            asked = self._requests.handle(len(self.trials), *self._budget)
-            self._take_requests(asked)
+            asked = self._asked()
             if asked.stop and stopping is None:
                 stopping = "stopped", "stopped on request"
                 self.observer.stopping(len(self._dispatcher.running), None)
@@ -137,7 +136,11 @@ class Controller:
             if stopping is None:
                 ending = self._advance()
                 if ending is not None and not self._unfinished:
-                    return ending
+                    asked = self._asked(at_once=True)  # or it would wait for a `resume`
+                    if not (asked.extensions or asked.enqueued):
+                        return ending
+                    if asked.stop:
+                        return "stopped", "stopped on request"
             elif not self._dispatcher.running or time.monotonic() >= deadline:
                 self._dispatcher.abandon()
                 return stopping
@@ -187,7 +190,9 @@ class Controller:
             return "finished", f"the {minutes:g} minutes are used up"
         return None
 
-    def _take_requests(self, asked: Asked) -> None:
+    def _asked(self, *, at_once: bool = False) -> Asked:
+        """What others have asked since; what is to change in this study has changed then."""
+        asked = self._requests.handle(len(self.trials), *self._budget, at_once=at_once)
         for extension in asked.extensions:
             self._budget = extension.trials, extension.minutes
             self._proposals.extensions.append(extension)
@@ -197,6 +202,7 @@ class Controller:
             for numbers in (self._unfinished, self._left):
                 numbers.add(trial.number)
             self._to_start.append(trial.number)
+        return asked
 
     def _stored(self, number: int, proposal: Proposal) -> Trial:
         """Commit candidate, trial memo and study memo before anything is evaluated."""

@@ -48,15 +48,17 @@ class Requests:
         self._every_s = every_s
         self._next = 0.0
 
-    def handle(self, number: int, trials: int, minutes: float | None) -> Asked:
-        """Handle what was asked since, if it is time to look.
+    def handle(
+        self, number: int, trials: int, minutes: float | None, *, at_once: bool = False
+    ) -> Asked:
+        """Handle what was asked since, if it is time to look, or at once.
 
         Args:
             number: Of the next trial.
             trials: The budget as it is now; likewise `minutes`.
         """
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not at_once:
             return Asked()
         self._next = now + self._every_s
         asked = Asked()

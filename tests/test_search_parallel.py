@@ -307,6 +307,32 @@ def test_candidates_can_be_enqueued_while_a_study_runs(store):
     assert replay("s", store=store.url).differences == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [("extend", {"trials": 6}), ("enqueue", {"candidates": [{"prune.level": n} for n in (1, 2)]})],
+)
+def test_what_is_asked_at_the_last_moment_is_not_left_lying(store, kind, payload):
+    new_study(store, trials=4)
+    trials = control(store, observer=Asks(store, 4, kind, **payload), poll_s=3600.0)
+    assert len(trials) == 7
+    study = store.study("s")
+    assert (study.state, study.trials, store.requests(study)) == ("finished", 6, [])
+
+
+def test_a_stop_beside_an_extension_at_the_last_moment_counts(store):
+    class AsksBoth(Asks):
+        def ended(self, trial):
+            super().ended(trial)
+            if trial.number == self.number:
+                self.store.add_request(self.store.study("s"), "stop", {})
+
+    new_study(store, trials=4)
+    observer = AsksBoth(store, 4, "extend", trials=6)
+    assert len(control(store, observer=observer, poll_s=3600.0)) == 5
+    assert (store.study("s").state, store.study("s").trials) == ("stopped", 6)
+    assert len(control(store)) == 7
+
+
 def test_enqueued_candidates_raise_a_budget_that_cannot_hold_them(store):
     new_study(store, trials=2)
     wanted = [{"prune.level": level} for level in (3, 4, 5)]
