@@ -94,7 +94,8 @@ def test_so_does_one_of_every_strategy(launcher, folder, strategy, workers):
 
 
 @needs_postgres
-@pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
 def test_so_does_one_on_a_server(launcher, folder, workers):
     with own_postgres() as quiet, own_postgres() as killed:
         first, second = setups(folder, "random", workers)
