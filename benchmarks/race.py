@@ -210,6 +210,7 @@ def _study(problem: Problem, name: str, budget: int, seed: int) -> Study:
         memo={},
         seconds=0.0,
         owner="",
+        claimed_at=0.0,
         lease_until=0.0,
         created_at=0.0,
         updated_at=0.0,
