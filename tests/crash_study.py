@@ -145,6 +145,7 @@ class Life(Observer):
 
 def live(place: Place, fault: Callable[[str], None] | None = None) -> None:
     """Create the study or continue it, until it is finished."""
+    tempfile.tempdir = place.folder  # where the study goes, what a crash left goes, too
     if fault is not None:
         event.listen(Engine, "before_cursor_execute", lambda *_: fault(STATEMENT))
     with closing(Store(place.store, files=place.files)) as store:

@@ -55,7 +55,7 @@ class Bench:
         pause = _pauses(as_key(candidate))
         runs: list[StageRun] = []
         model: dict[str, Any] = {}
-        with _scratch() as scratch, self.stages.holding() as stages:
+        with _scratch(self.log.parent) as scratch, self.stages.holding() as stages:
             for stage in STAGES:
                 progress(stage, tuple(runs))
                 threading.Event().wait(next(pause))
@@ -135,8 +135,9 @@ def notes(log: Path, since: int = 0) -> tuple[list[list[str]], int]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="naslite-", ignore_cleanup_errors=True) as folder:
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder that goes with the study's if its process is killed."""
+    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -28,7 +28,6 @@ EVENTS = (
     "handle_request",
     "add_request",
 )
-SLOW = pytest.mark.slow
 CHAINS = 40  # of crashes of a study that is resumed and crashes again
 EVERY = 3  # the so manieth statement of a life is its last
 
@@ -105,7 +104,7 @@ def test_a_crash_at_any_point_of_an_event(attacked, event):
         attacked.crash((point, 1))
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("event", EVENTS)
 def test_a_crash_at_any_point_when_it_comes_last(attacked, event):
     again = [point for point in attacked.points(event) if attacked.reached[point] > 1]
@@ -113,14 +112,14 @@ def test_a_crash_at_any_point_when_it_comes_last(attacked, event):
         attacked.crash((point, attacked.reached[point]))
 
 
-@SLOW
+@pytest.mark.slow
 def test_a_crash_before_any_statement(attacked):
     """Also those that read, and those that make the tables."""
     for nth in range(1, attacked.reached[STATEMENT] + 1, EVERY):
         attacked.crash((STATEMENT, nth))
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(CHAINS))
 def test_crash_after_crash(attacked, seed):
     attacked.crash(*_chain(attacked, seed), surely=False)
@@ -132,9 +131,8 @@ def test_on_a_server_it_comes_to_the_same(attacked, on_server):
 
 
 @needs_postgres
-@pytest.mark.parametrize(
-    "event", [e if e in ("propose", "finish") else pytest.param(e, marks=SLOW) for e in EVENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("event", EVENTS)
 def test_a_crash_at_any_point_of_an_event_on_a_server(on_server, event):
     for point in on_server.points(event):
         on_server.crash((point, 1))
