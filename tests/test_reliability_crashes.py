@@ -29,7 +29,7 @@ EVENTS = (
     "add_request",
 )
 CHAINS = 40  # of crashes of a study that is resumed and crashes again
-EVERY = 3  # the so manieth statement of a life is its last
+EVERY = 4  # of the statements of a life: each such one is the last of another life
 
 
 class Attacked:
