@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage import Known, NewStudy, Outcome, Store, Study
+from storage import Known, NewStudy, Outcome, Store, Study, StudyBusy
 from storage.artifacts import file_stores
 from storage.database import files_folder
 from storage.lease import new_owner
@@ -83,10 +84,12 @@ def run(
                 observer.preparing("exporting and measuring the uncompressed model")
                 baseline = _baseline(dispatcher, prepared, interrupts, label)
             opened, owner = Store(url, durability=config.durability), new_owner()
-            study = opened.create_study(_new_study(prepared), owner, known)
-            return _control(
-                opened, study, owner, prepared, dispatcher, observer, interrupts, baseline
-            )
+            with interrupts.deferred():  # from here on the controller decides
+                study = opened.create_study(_new_study(prepared), owner, known)
+                with _given_back(opened, study, owner, interrupts, "interrupted"):
+                    return _control(
+                        opened, study, owner, prepared, dispatcher, observer, interrupts, baseline
+                    )
 
 
 def resume(
@@ -120,10 +123,10 @@ def resume(
     if study.state == "finished" and unchanged and not is_asked:
         return StudyResults(opened, name)
     owner = new_owner()
-    opened.claim(study, owner)
     observer, interrupts = observer or Observer(), Interrupts()
     with interrupts.caught():
-        try:
+        opened.claim(study, owner)
+        with _given_back(opened, study, owner, interrupts, study.state, study.cause):
             with heartbeat(opened, study, owner):
                 for request in opened.requests(study):
                     if request.kind == "stop":  # meant for a controller that is gone
@@ -135,13 +138,9 @@ def resume(
                 if budget != (study.trials, study.minutes):
                     number = len(opened.trials(study, stages=False))
                     opened.set_budget(study, owner, *budget, number)
-        except BaseException:
-            with interrupts.shielded():
-                opened.release(study, owner, study.state, study.cause)
-            raise
-        study = opened.study(name)
-        with study_dispatcher(prepared, files_folder(opened.url)) as dispatcher:
-            return _control(opened, study, owner, prepared, dispatcher, observer, interrupts)
+            now = opened.study(name)
+            with study_dispatcher(prepared, files_folder(opened.url)) as dispatcher:
+                return _control(opened, now, owner, prepared, dispatcher, observer, interrupts)
 
 
 def open_study(name: str, *, store: str | None = None) -> StudyResults:
@@ -244,6 +243,24 @@ def _stored(url: str, name: str) -> tuple[Store, Study]:
         store.close()
         store = Store(url, create=False, durability="full")
     return store, study
+
+
+@contextmanager
+def _given_back(
+    store: Store,
+    study: Study,
+    owner: str,
+    interrupts: Interrupts,
+    state: str,
+    cause: str = "",
+) -> Iterator[None]:
+    """If the block fails, give the study up in this state, unless its controller has done so."""
+    try:
+        yield
+    except BaseException:
+        with interrupts.shielded(), suppress(StudyBusy):
+            store.release(study, owner, state, cause)
+        raise
 
 
 def _known_facts(url: str, name: str | None, prepared: Prepared, files: Path) -> list[Known]:

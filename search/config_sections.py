@@ -87,7 +87,10 @@ class LimitsConfig(Section):
     """What one trial may take before it is given up; the search goes on."""
 
     timeout: float | None = Field(
-        3600, gt=0, description="Seconds for all that one trial runs; null: for ever."
+        3600,
+        gt=0,
+        description="Seconds for all that one trial runs, after which it fails: raise it for long"
+        " trainings; null: for ever.",
     )
     memory: Bytes | None = Field(
         None,

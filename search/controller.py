@@ -18,7 +18,7 @@ from .goals import Goals
 from .heartbeat import heartbeat
 from .interrupts import Interrupts
 from .observer import Observer
-from .proposals import Proposals
+from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
 
 GRACE_S = 10.0  # for running trials after Ctrl-C; batch systems kill about 30 s after SIGTERM
@@ -86,6 +86,7 @@ class Controller:
         self._equal: dict[int, list[Trial]] = {}  # trials that wait for that one
         self._made_again: set[int] = set()
         self._at_barrier = -1  # the trial before which the strategy wants all others to end
+        self._exhausted: tuple[int, tuple[str, str]] | None = None  # and before which it ended
         dispatcher.measured_before = self._answers.of_artifact
 
     def run(self) -> str:
@@ -171,14 +172,21 @@ class Controller:
                 return None
             if self._unfinished and self._at_barrier == number:
                 return None
+            if self._exhausted is not None and self._exhausted[0] == number:
+                return self._exhausted[1]
             try:
                 proposal = self._proposals.proposal(number, self.trials, self.memo)
             except Exhausted as error:
-                return "finished", str(error) or "nothing is left to propose"
+                ending = "finished", str(error) or "nothing is left to propose"
+                if self._proposals.lag != ASYNC:  # there an outcome may bring more
+                    self._exhausted = number, ending
+                return ending
             if proposal is None:
                 self._at_barrier = number
                 return None
             self._start(self._stored(number, proposal))
+            if number not in self._unfinished:  # it was known; others may have asked meanwhile
+                return None
         return None
 
     def _used_up(self, number: int) -> tuple[str, str] | None:
@@ -192,9 +200,12 @@ class Controller:
 
     def _asked(self, *, at_once: bool = False) -> Asked:
         """What others have asked since; what is to change in this study has changed then."""
-        asked = self._requests.handle(len(self.trials), *self._budget, at_once=at_once)
+        asked = self._requests.handle(
+            len(self.trials), *self._budget, first=self._proposals.first, at_once=at_once
+        )
         for extension in asked.extensions:
             self._budget = extension.trials, extension.minutes
+            self._exhausted = None
             self._proposals.extensions.append(extension)
             self.observer.extended(extension.trials, extension.minutes)
         for trial in asked.enqueued:
@@ -232,7 +243,9 @@ class Controller:
             trial = self._restarted(trial, died=False)
         self.observer.proposed(trial.number, dict(trial.candidate))
         key = candidate_key(trial.candidate)
-        known = self._first if trial.number == 0 else self._answers.of_candidate(key)
+        known = self._answers.of_candidate(key)
+        if trial.number == 0 and self._first is not None:
+            known = self._first
         if known is not None:
             self._finish(trial, known)
             return
@@ -257,13 +270,15 @@ class Controller:
             self.observer.retried(trial, end.outcome.cause)
             self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
             return
-        self._finish(trial, end.outcome)
+        self._finish(trial, end.outcome, died=end.died)
 
-    def _finish(self, trial: Trial, outcome: Outcome) -> None:
+    def _finish(self, trial: Trial, outcome: Outcome, *, died: bool = False) -> None:
         spent = time.monotonic() - self._mark
         try:
-            self.store.finish(self.study, self.owner, trial.number, outcome, spent=spent)
-        except CorruptFiles as error:
+            self.store.finish(
+                self.study, self.owner, trial.number, outcome, spent=spent, died=died
+            )
+        except (CorruptFiles, OSError) as error:  # its files are gone, or cannot be looked at
             self._answers.forget(outcome)
             if trial.number in self._made_again:
                 cause = f"{MEASURE}: {one_line(error)}"
@@ -289,6 +304,7 @@ class Controller:
             seconds=outcome.seconds,
             reused_from=outcome.reused_from,
             reused_study=outcome.reused_study,
+            deaths=trial.deaths + died,
             finished_at=time.time(),
         )
         self.trials[trial.number] = ended
@@ -312,7 +328,8 @@ class Controller:
     def _give_up(self, state: str, cause: str) -> None:
         with self._interrupts.shielded():
             try:
-                self.store.release(self.study, self.owner, state, cause)
+                spent = time.monotonic() - self._mark
+                self.store.release(self.study, self.owner, state, cause, spent=spent)
             except StoreError as error:
                 log.warning("%s", error)
             with contextlib.suppress(BrokenPipeError):

@@ -34,7 +34,7 @@ def load_candidates(path: str | Path) -> list[Any]:
 
 
 def resolve(
-    entries: Sequence[Mapping[str, Any]], space: Space, problems: list[Problem]
+    entries: Sequence[Any], space: Space, problems: list[Problem]
 ) -> list[dict[str, Value]]:
     """The canonical candidates that `entries` mean, in their order; problems join `problems`.
 
@@ -47,6 +47,9 @@ def resolve(
     found = []
     for position, entry in enumerate(entries):
         path = f"enqueue.{position}"
+        if not isinstance(entry, Mapping):
+            problems.append(Problem(path, f"must be knobs and values, got {entry!r}"))
+            continue
         if "candidate" in entry and entry.get("number") == 0:
             continue
         given = entry.get("candidate", entry)

@@ -32,11 +32,11 @@ class Interrupts:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """In the block the first signal is only noted; the second one raises."""
-        self._deferred = True
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = before
 
     @contextmanager
     def shielded(self) -> Iterator[None]:

@@ -49,13 +49,21 @@ class Requests:
         self._next = 0.0
 
     def handle(
-        self, number: int, trials: int, minutes: float | None, *, at_once: bool = False
+        self,
+        number: int,
+        trials: int,
+        minutes: float | None,
+        *,
+        first: int = 1,
+        at_once: bool = False,
     ) -> Asked:
         """Handle what was asked since, if it is time to look, or at once.
 
         Args:
             number: Of the next trial.
             trials: The budget as it is now; likewise `minutes`.
+            first: The number of the strategy's first trial: what is enqueued comes after the
+                baseline and the candidates of the config, and waits for them.
         """
         now = time.monotonic()
         if now < self._next and not at_once:
@@ -73,7 +81,7 @@ class Requests:
                 self._store.extend(self._study, self._owner, request, trials, minutes, number)
                 extension = Extension(number, trials, minutes)
                 asked = replace(asked, extensions=(*asked.extensions, extension))
-            else:
+            elif number >= first:
                 added = self._enqueue(request, number)
                 number += len(added)
                 asked = replace(asked, enqueued=(*asked.enqueued, *added))
@@ -86,7 +94,11 @@ class Requests:
 
     def _enqueue(self, request: Request, number: int) -> list[Trial]:
         problems: list[Problem] = []
-        candidates = resolve(list(request.payload.get("candidates", ())), self._space, problems)
+        given = request.payload.get("candidates")
+        if not isinstance(given, list):
+            problems.append(Problem("candidates", f"must be a list, got {given!r}"))
+            given = []
+        candidates = resolve(given, self._space, problems)
         for problem in problems:
             log.warning("a candidate that was enqueued is left out: %s", problem)
         rows = [(number + i, c, candidate_key(c)) for i, c in enumerate(candidates)]

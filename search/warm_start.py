@@ -43,7 +43,12 @@ def known_facts(store: Store, name: str, prepared: Prepared, bench: Workbench) -
             " make them equal, or leave --from away"
         )
     trials = [t for t in store.trials(study) if t.state in ("complete", "refused")]
-    return [k for trial in trials if (k := _known(trial, study, prepared, bench)) is not None]
+    found: dict[str, Known] = {}  # a study may have met a candidate more than once
+    for trial in trials:
+        known = _known(trial, study, prepared, bench)
+        if known is not None:
+            found.setdefault(known.candidate_key, known)
+    return list(found.values())
 
 
 def _differences(study: Study, prepared: Prepared) -> list[str]:

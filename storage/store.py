@@ -89,9 +89,12 @@ class Store(StoreReader):
     def create_study(self, new: NewStudy, owner: str, known: Sequence[Known] = ()) -> Study:
         """Store a new study, owned by `owner`, with what is known about its candidates.
 
+        Of two facts about the same candidate the first counts.
+
         Raises:
             NameTaken: A study of this name exists.
             ValueError: A measurement of a known fact is not finite.
+            IntegrityError: A value is missing.
         """
         event = new_event()
         for fact in known:
@@ -105,6 +108,8 @@ class Store(StoreReader):
         try:
             self._transactions.write("create_study", work)
         except IntegrityError:
+            if not self.has_study(new.name):
+                raise
             if not self._transactions.read(lambda c: queries.wrote(c, new.name, event)):
                 raise NameTaken(name_taken(new.name)) from None
         return self.study(new.name)
@@ -121,10 +126,15 @@ class Store(StoreReader):
         """Prolong the lease."""
         self._transactions.write("renew", lambda c: renew_lease(c, study, owner))
 
-    def release(self, study: Study, owner: str, state: str, cause: str = "") -> None:
+    def release(
+        self, study: Study, owner: str, state: str, cause: str = "", *, spent: float = 0.0
+    ) -> None:
         """Give the study up in a state, so that another controller may claim it at once.
 
         Its running trials become queued ones.
+
+        Args:
+            spent: Seconds of searching since the last commit.
         """
         assert state in STUDY_STATES, state
         values = {
@@ -134,7 +144,7 @@ class Store(StoreReader):
             "cause": writing.storable(cause),
         }
         work = partial(writing.requeue_running, study=study)
-        self._event("release", study, owner, work, values)
+        self._event("release", study, owner, work, values, spent=spent)
 
     def set_budget(
         self,
@@ -239,14 +249,6 @@ class Store(StoreReader):
         values = {} if study_memo is None else {"memo": dict(study_memo)}
         self._event("propose", study, owner, lambda c: writing.insert_trial(c, study, row), values)
 
-    def begin(self, study: Study, owner: str, number: int) -> None:
-        """Make a queued trial a running one; the first time is its first attempt.
-
-        Raises:
-            ValueError: It is not queued.
-        """
-        self._event("begin", study, owner, lambda c: writing.begin_trial(c, study, number))
-
     def restart(self, study: Study, owner: str, number: int, *, died: bool = False) -> None:
         """Count one more attempt at a trial that did not end.
 
@@ -268,11 +270,13 @@ class Store(StoreReader):
         outcome: Outcome,
         *,
         spent: float | None = None,
+        died: bool = False,
     ) -> None:
         """Store how a trial ended: state, stages, artifact and measurements, all or nothing.
 
         Args:
             spent: Seconds of searching since the last commit; default: those of the outcome.
+            died: Whether it ended with the death of a worker, which is counted.
 
         Raises:
             ValueError: A measurement is not finite, or the trial is not running.
@@ -285,7 +289,7 @@ class Store(StoreReader):
             # A store in memory has no other process that could remove the files.
             if outcome.artifact is not None and self.is_shared:
                 removing.check_files(outcome.artifact.sha256, self.artifacts)
-            writing.end_trial(connection, study, number, outcome)
+            writing.end_trial(connection, study, number, outcome, died=died)
 
         self._event(
             "finish",

@@ -14,7 +14,6 @@ from sqlalchemy import (
     Insert,
     Table,
     bindparam,
-    case,
     insert,
     update,
 )
@@ -59,6 +58,11 @@ def insert_study(connection: Connection, new: NewStudy, owner: str, event: str) 
 
 
 def insert_known(connection: Connection, study_id: int, known: Sequence[Known]) -> None:
+    """What is known about candidates; of two facts about the same one the first counts."""
+    first: dict[str, Known] = {}
+    for fact in known:
+        first.setdefault(fact.candidate_key, fact)
+    known = list(first.values())
     artifacts = {
         k.outcome.artifact.sha256: k.outcome.artifact for k in known if k.outcome.artifact
     }
@@ -102,17 +106,6 @@ def insert_queued(
         connection.execute(_INSERT_TRIAL, trials)
 
 
-def begin_trial(connection: Connection, study: Study, number: int) -> None:
-    """Make a queued trial a running one; its first beginning is its first attempt.
-
-    Raises:
-        ValueError: There is no such queued trial.
-    """
-    attempt = schema.trials.c.attempt
-    values = {"state": "running", "attempt": case((attempt == 0, 1), else_=attempt)}
-    _update_trial(connection, study, number, ("queued",), values)
-
-
 def restart_trial(connection: Connection, study: Study, number: int, *, died: bool) -> None:
     """Count one more attempt at a trial that did not end.
 
@@ -124,8 +117,10 @@ def restart_trial(connection: Connection, study: Study, number: int, *, died: bo
     _update_trial(connection, study, number, OPEN, values)
 
 
-def end_trial(connection: Connection, study: Study, number: int, outcome: Outcome) -> None:
-    """Store an outcome whole.
+def end_trial(
+    connection: Connection, study: Study, number: int, outcome: Outcome, *, died: bool
+) -> None:
+    """Store an outcome whole, and that a worker died over it.
 
     Raises:
         ValueError: The trial is not running.
@@ -143,6 +138,7 @@ def end_trial(connection: Connection, study: Study, number: int, outcome: Outcom
             "new_seconds": outcome.seconds,
             "new_reused_from": outcome.reused_from,
             "new_reused_study": outcome.reused_study,
+            "new_deaths": int(died),
             "now": time.time(),
         },
     )
@@ -231,6 +227,7 @@ _END_TRIAL = (
             "seconds": bindparam("new_seconds"),
             "reused_from": bindparam("new_reused_from"),
             "reused_study": bindparam("new_reused_study"),
+            "deaths": _trials.deaths + bindparam("new_deaths"),
             "finished_at": bindparam("now"),
         }
     )

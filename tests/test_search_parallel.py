@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
-from doubles import FormulaBench, control, new_study, serial, table
+from doubles import SPACE, FormulaBench, control, new_study, serial, table
 
 from search.dispatch import Dispatcher
 from search.errors import NasliteError
@@ -16,7 +18,8 @@ from search.executor import Serial
 from search.jobs import JobEnd
 from search.observer import Observer
 from search.replay import replay
-from storage import Store
+from storage import NewStudy, Store
+from storage.lease import new_owner
 from strategies.base import Exhausted, Proposal
 
 
@@ -199,7 +202,7 @@ def test_a_trial_whose_worker_dies_begins_once_more(store):
     )
     assert [(t.state, t.attempt, t.deaths, t.cause) for t in trials[1:]] == [
         ("complete", 2, 1, ""),
-        ("failed", 2, 1, "worker died (signal 9) in stage prune"),
+        ("failed", 2, 2, "worker died (signal 9) in stage prune"),
         ("complete", 1, 0, ""),
     ]
     assert sorted(notes.retried_trials) == [
@@ -245,7 +248,7 @@ def test_max_attempts_counts_deaths_over_resumes_but_not_the_controllers_own(sto
     (_, trial) = store.trials(store.study("s"))
     assert (trial.state, trial.attempt, trial.deaths) == ("queued", 4, 1)
     trials = control(store, strategy=Listed(1), dispatcher=faulty(store, {1: [DIED]}))
-    assert (trials[1].state, trials[1].attempt) == ("failed", 5)
+    assert (trials[1].state, trials[1].attempt, trials[1].deaths) == ("failed", 5, 2)
 
 
 class Interrupting(Observer):
@@ -398,3 +401,89 @@ def test_files_that_vanish_before_a_trial_is_stored_are_made_again(store):
     assert [t.state for t in trials] == ["complete"] * 4
     assert trials[2].reused_from is None  # built again, since the files of trial 1 were gone
     assert store.artifacts.get(lost[0]) is not None
+
+
+def test_what_is_enqueued_early_comes_after_the_baseline_and_the_candidates_of_the_config(store):
+    first = [{"prune.level": level, "quantize.scheme": "none"} for level in (1, 2, 3, 4)]
+    study = new_study(store, trials=7, enqueue=first)
+    store.add_request(study, "enqueue", {"candidates": [{"prune.level": 7}]})
+    asks = Asks(store, 1, "enqueue", candidates=[{"prune.level": 9}])
+    trials = control(store, observer=asks)
+    assert [t.candidate["prune.level"] for t in trials[:7]] == [0, 1, 2, 3, 4, 7, 9]
+    assert [t.origin for t in trials] == ["baseline", *["enqueued"] * 6, "strategy"]
+    assert replay("s", store=store.url).differences == ()
+
+
+@pytest.mark.parametrize(
+    "payload", [{"candidates": [1, "a", {"prune.level": 99}]}, {"candidates": 3}, {}]
+)
+def test_a_request_that_makes_no_sense_is_logged_and_left_behind(store, payload, caplog):
+    study = new_study(store, trials=3)
+    store.add_request(study, "enqueue", payload)
+    assert len(control(store)) == 4
+    assert store.requests(study) == []
+    assert "is left out" in caplog.text
+
+
+def test_a_stop_ends_a_study_whose_trials_are_all_known_already(store):
+    new_study(store, trials=400)
+    levels = [1 + n % 3 for n in range(400)]
+    trials = control(store, strategy=Listed(*levels), observer=Asks(store, 25, "stop"))
+    assert len(trials) < 30
+    assert store.study("s").state == "stopped"
+
+
+def test_an_exhausted_strategy_is_asked_once(store):
+    asked = []
+
+    class Ends(Listed):
+        def propose(self, view, number, rng):
+            asked.append(number)
+            return super().propose(view, number, rng)
+
+    new_study(store, lag=8, trials=60)
+    control(store, strategy=Ends(1, 2, 3), dispatcher=shuffled(store, FormulaBench(), slots=4))
+    assert asked == [1, 2, 3, 4]
+
+
+def test_the_time_of_an_interrupted_trial_counts(store):
+    new_study(store, trials=3)
+
+    def work(candidate):
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            pass
+        if len(bench.built) == 2:
+            raise KeyboardInterrupt
+
+    bench = FormulaBench(work)
+    with pytest.raises(KeyboardInterrupt):
+        control(store, bench=bench)
+    assert store.study("s").seconds > 0.6
+
+
+def test_a_candidate_that_an_earlier_study_met_twice_is_one_known_fact(store):
+    from search.warm_start import known_facts
+
+    old = new_study(store, "old", trials=4)
+    control(store, "old", strategy=Listed(3, 3, 5, 3))
+    prepared = SimpleNamespace(
+        loaded=SimpleNamespace(fingerprint=old.task_fingerprint),
+        stored_config={**old.config, "seed": old.seed},
+        facts=old.facts,
+        space=SPACE,
+    )
+    bench = SimpleNamespace(stage_keys=lambda candidate: ["k"])
+    known = known_facts(store, "old", prepared, bench)
+    assert [fact.outcome.reused_from for fact in known] == [0, 1, 3]
+    owner = new_owner()
+    new = NewStudy("new", old.config, old.space, old.task_fingerprint, 0, 4, None, old.facts)
+    study = store.create_study(new, owner, known)
+    store.release(study, owner, "interrupted")
+    trials = control(store, "new", strategy=Listed(5, 3, 4))
+    assert [(t.reused_from, t.reused_study) for t in trials] == [
+        (0, "old"),
+        (3, "old"),
+        (1, "old"),
+        (None, ""),
+    ]
