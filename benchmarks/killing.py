@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 from kill_attack import Report, attack, untouched
-from kill_study import STRATEGIES, Launcher, Setup
+from kill_study import MANY, STRATEGIES, Launcher, Setup
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -29,7 +29,10 @@ from .terminal import CONTEXT_SETTINGS, main_of, show
 
 PER_STUDY = 13
 SHOWN = 10
-HEADER = ("strategy", "workers", "kills", "studies", "differences", "redone", "stuck")
+HEADER = (
+    *("strategy", "workers", "kills", "worker kills"),
+    *("studies", "differences", "redone", "stuck"),
+)
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Total:
     strategy: str
     workers: int
     kills: int = 0
+    worker_kills: int = 0
     studies: int = 0
     differences: int = 0
     redone: int = 0
@@ -47,16 +51,17 @@ class Total:
     def add(self, report: Report) -> None:
         self.studies += 1
         self.kills += report.kills
+        self.worker_kills += report.worker_kills
         self.differences += len(report.differences)
         self.redone += report.redone
         self.stuck += report.stuck
 
     def row(self) -> tuple[str, ...]:
-        return tuple(str(getattr(self, name)) for name in HEADER)
+        return tuple(str(getattr(self, name.replace(" ", "_"))) for name in HEADER)
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
-@click.option("--kills", default=300, type=click.IntRange(1), help="In all, those that hit.")
+@click.option("--kills", default=300, type=click.IntRange(1), help="In all, of sessions.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of the studies and the kills.")
 @click.option(
     "--strategy",
@@ -93,7 +98,8 @@ def command(
 ) -> None:
     """Kill studies at random moments, resume them, and compare with studies that nobody kills.
 
-    Exit code 1 if anything differs.
+    A kill ends a session: it hits the controller alone, or it and its workers at once. Kills of a
+    single worker come on top. Exit code 1 if anything differs.
     """
     folder = out or Path(tempfile.mkdtemp(prefix="naslite-kill-"))
     totals = {(s, w): Total(s, w) for s in strategies for w in workers}
@@ -101,14 +107,19 @@ def command(
     began, hit = time.monotonic(), 0
     with Launcher() as launcher:
         for place, total in _in_turn(list(totals.values())):
-            setup = Setup("", total.strategy, total.workers, trials, seed + place)
+            # Every second study with naslite's own number of attempts: see `Setup`.
+            attempts = None if place % 2 else MANY
+            setup = Setup(
+                "", total.strategy, total.workers, trials, seed + place, attempts=attempts
+            )
             home = folder / f"{Path(total.strategy).stem}-{total.workers}-{setup.seed}"
             report = _study(launcher, setup, home, min(share, kills - hit), seed, server)
             total.add(report)
             hit += report.kills
             click.echo(
                 f"{hit:>4}/{kills} kills, {time.monotonic() - began:4.0f} s: {total.strategy},"
-                f" workers {total.workers}, seed {setup.seed}: {report.kills} kills,"
+                f" workers {total.workers}, seed {setup.seed}: {report.kills} kills"
+                f" and {report.worker_kills} of workers,"
                 f" {len(report.differences)} differences"
             )
             if hit >= kills:
@@ -161,9 +172,9 @@ def _made(server: str) -> str:
 
 
 def _drop(url: str) -> None:
-    _execute(
-        str(make_url(url).set(database="postgres")), f"DROP DATABASE {make_url(url).database}"
-    )
+    made = make_url(url)
+    server = made.set(database="postgres").render_as_string(hide_password=False)
+    _execute(server, f"DROP DATABASE {made.database}")
 
 
 def _execute(server: str, statement: str) -> None:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 from kill_bench import as_key, notes
+from kill_blows import Blow, blows, family, is_alive, is_buried, kill, kill_alive
 from kill_study import ENDED, LOG, NAME, OUTPUT, Launcher, Session, Setup
 
 from search.replay import replay
@@ -27,29 +29,8 @@ from storage.records import ENDED_STATES
 
 DEADLINE_S = 300.0  # for one session; a study that hangs longer is a difference
 POLL_S = 0.001
-LONGEST_DELAY_S = 0.05  # between the moment that is waited for and the kill
-STARTING = 0.2  # of the kills come while a session starts
 ORPHAN_S = 10.0  # after which a worker must have ended with its controller
 FIXED = ("id", "config", "space", "seed", "trials", "minutes", "facts", "created_at")
-VICTIMS = ("controller", "controller", "controller", "everything", "worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Blow:
-    """A kill to come.
-
-    Args:
-        ended: How many trials must have ended; None: while the session starts, at the latest when
-            it has ended a trial.
-        delay_s: After that, or after the session began.
-        victim: controller, everything (it and its workers, at once) or worker (one of them).
-        collects: Whether garbage is collected afterwards, beside what is left of the session.
-    """
-
-    ended: int | None
-    delay_s: float
-    victim: str
-    collects: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +51,15 @@ class Report:
     """What an attack found.
 
     Args:
-        kills: That hit.
+        kills: That ended a session: of the controller alone, or with its workers.
+        worker_kills: That hit a worker which ran, while the controller lived on.
         redone: What had ended and was built or scored again.
         stuck: Trials that never ended.
         differences: All of that, and whatever else differs from the untouched study.
     """
 
     kills: int = 0
+    worker_kills: int = 0
     redone: int = 0
     stuck: int = 0
     differences: list[str] = field(default_factory=list)
@@ -96,24 +79,6 @@ def untouched(launcher: Launcher, setup: Setup) -> Untouched:
     assert study is not None
     assert study.state == "finished"
     return Untouched(trials, dict(study.memo), start_s)
-
-
-def blows(kills: int, trials: int, start_s: float, rng: random.Random) -> list[Blow]:
-    """So many kills, spread over the whole study: starts, trials, and the last moments."""
-    moments = [rng.randint(1, trials - 1) for _ in range(kills - 1)] + [trials]
-    found = []
-    for place, ended in enumerate(sorted(moments)):
-        is_start = place == 0 or (ended < trials and rng.random() < STARTING)
-        longest = 1.2 * start_s if is_start else LONGEST_DELAY_S
-        found.append(
-            Blow(
-                None if is_start else ended,
-                rng.uniform(0.0, longest),
-                rng.choice(VICTIMS),
-                rng.random() < 0.25,
-            )
-        )
-    return found
 
 
 def attack(
@@ -142,6 +107,7 @@ class _Attacked:
         self.read = 0
         self.fixed: dict[str, Any] = {}
         self.orphans: list[psutil.Process] = []
+        self.struck: set[int] = set()  # one of these trials has lost a worker
 
     def suffer(self, blow: Blow, rng: random.Random) -> bool:
         """Wait for the moment and kill; False if the study has come to its end before."""
@@ -152,28 +118,55 @@ class _Attacked:
                 return False
         if session.wait(blow.delay_s if blow.ended is not None else 0.0):
             return False
-        family = _family(session.pid)
-        if blow.victim == "worker" and family:
-            self.report.kills += 1
-            _kill(rng.choice(family))
-            if blow.collects:
-                self.collect()
-            return True
+        if blow.victim == "worker":
+            self.kill_a_worker(session, rng)
+        elif not self.kill_the_session(session, blow.victim, rng):
+            return False
+        if blow.collects:
+            self.collect()
+        return True
+
+    def kill_a_worker(self, session: Session, rng: random.Random) -> None:
+        """Kill one, unless it could be the second for a trial that bears only one."""
+        bears_one = self.setup.attempts is None
+        if bears_one and self.struck & self.unfinished():
+            return
+        while not (workers := family(session.pid)):
+            if session.wait(POLL_S):
+                return
+        worker = rng.choice(workers)
+        if not kill_alive(worker):
+            return
+        self.report.worker_kills += 1
+        if bears_one:
+            # Once its death was seen, it is given no other trial: one of these has lost it.
+            assert is_buried(worker), f"{worker} is not missed"
+            self.struck = self.unfinished()
+
+    def unfinished(self) -> set[int]:
+        """The trials that may be running now, or may have been begun again."""
+        trials = self.setup.stored()[1]
+        return {trial.number for trial in trials if trial.finished_at is None} or (
+            set() if trials else {0}
+        )
+
+    def kill_the_session(self, session: Session, victim: str, rng: random.Random) -> bool:
+        """Whether it did not end by itself in the same moment."""
+        workers = family(session.pid)
         victims: list[Callable[[], None]] = [session.kill]
-        if blow.victim == "everything":
-            victims += [_killer(process) for process in family]
-            rng.shuffle(victims)
-        for kill in victims:
-            kill()
+        if victim == "everything":
+            victims += [partial(kill, worker) for worker in workers]
+            if self.setup.attempts is not None:  # else the controller goes first, and sees none
+                rng.shuffle(victims)
+        for strike in victims:
+            strike()
         session.wait(DEADLINE_S)
-        if session.code != -signal.SIGKILL:  # it ended by itself in the same moment
+        if session.code != -signal.SIGKILL:
             return False
         self.session = None
         self.report.kills += 1
-        self.orphans += family
+        self.orphans += workers
         self.look()
-        if blow.collects:
-            self.collect()
         return True
 
     def start(self) -> Session:
@@ -202,7 +195,7 @@ class _Attacked:
         self.look()
         self.compare()
         deadline = time.monotonic() + ORPHAN_S
-        while (alive := list(filter(_is_alive, self.orphans))) and time.monotonic() < deadline:
+        while (alive := list(filter(is_alive, self.orphans))) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         for process in alive:
             self.differ(f"worker {process.pid} outlived its controller")
@@ -260,9 +253,15 @@ class _Attacked:
         if len(trials) != len(self.wanted.trials):
             self.differ(f"{len(trials)} trials, not {len(self.wanted.trials)}")
         for trial in trials:
+            again = trial.attempt - 1 - trial.deaths
+            if again > self.report.kills:
+                self.differ(f"trial {trial.number} was begun again {again} times without a death")
             if trial.state not in ENDED_STATES:
                 self.report.stuck += 1
                 self.differ(f"trial {trial.number} is {trial.state} for ever")
+        deaths = sum(trial.deaths for trial in trials)
+        if self.setup.attempts is None and deaths > self.report.worker_kills:
+            self.differ(f"{deaths} deaths of {self.report.worker_kills} killed workers")
         for difference in replay(NAME, store=self.setup.store).differences:
             self.differ(f"replay: {difference}")
 
@@ -299,28 +298,6 @@ def _outcome(trial: Trial, is_parallel: bool) -> tuple[Any, ...]:
     reused = None if is_parallel else trial.reused_from
     found = trial.state, trial.cause, trial.artifact, trial.measurements
     return *found, stages, reused
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    with suppress(psutil.NoSuchProcess):
-        return list(psutil.Process(pid).children(recursive=True))
-    return []
-
-
-def _killer(process: psutil.Process) -> Callable[[], None]:
-    return lambda: _kill(process)
-
-
-def _kill(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.kill()
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _size(path: Path) -> int:

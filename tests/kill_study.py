@@ -76,7 +76,7 @@ FINGERPRINT = "f" * 64
 ENDED = "ended.log"  # a byte for each trial that has ended, as far as its session came to say so
 LOG = "bench.log"
 OUTPUT = "sessions.log"
-MANY = 1000  # attempts: workers are killed, too
+MANY = 1000  # attempts: a trial may lose one worker after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Setup:
     Args:
         folder: Of its files and logs, and of the database if `url` is "".
         strategy: A name of STRATEGIES, or `/path/of/file.py:Class`.
+        attempts: limits.max_attempts; None: naslite's own, so that a trial bears one death.
     """
 
     folder: str
@@ -94,6 +95,7 @@ class Setup:
     trials: int = 60
     seed: int = 0
     url: str = ""
+    attempts: int | None = MANY
 
     @property
     def store(self) -> str:
@@ -119,7 +121,7 @@ class Setup:
             "budget": {"trials": self.trials},
             "workers": self.workers,
             "lag": 1 if self.workers == 1 else 2 * self.workers,
-            "limits": {"max_attempts": MANY},
+            "limits": {} if self.attempts is None else {"max_attempts": self.attempts},
         }
 
     def opened(self) -> Store:

@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 from databases import needs_postgres, own_postgres
 from doubles import memory_folder, table
 from kill_attack import Report, attack, untouched
-from kill_study import STRATEGIES, Launcher, Setup
+from kill_study import MANY, STRATEGIES, Launcher, Setup
 
 from search.replay import replay
 from search.testing_supervision import until
@@ -27,8 +27,13 @@ from storage import Store, StoreError
 PROGRAM = [sys.executable, "-c", "from search.cli import main; main()"]
 KILLS = 10
 TRIALS = 60
-QUICK = [("random", 1), ("genetic", 3)]
-MATRIX = [(strategy, workers) for strategy in STRATEGIES for workers in (1, 3)]
+# None: naslite's own number, where each trial loses at most one worker.
+QUICK = [("random", 1, MANY), ("genetic", 3, None)]
+MATRIX = [
+    (strategy, workers, attempts)
+    for strategy in STRATEGIES
+    for workers, attempts in ((1, None), (3, MANY))
+]
 
 FORGETFUL = """
 from strategies.random_search import RandomSearch
@@ -79,18 +84,21 @@ def attacked(launcher: Launcher, setups: tuple[Setup, Setup], kills: int = KILLS
     assert report.differences == []
     assert (report.redone, report.stuck) == (0, 0)
     assert report.kills >= kills - 2  # a study may end a moment before the last ones
+    assert report.worker_kills >= 1
     return report
 
 
-@pytest.mark.parametrize(("strategy", "workers"), QUICK)
-def test_a_killed_study_ends_as_if_nobody_had_killed_it(launcher, folder, strategy, workers):
-    attacked(launcher, setups(folder, strategy, workers))
+@pytest.mark.parametrize(("strategy", "workers", "attempts"), QUICK)
+def test_a_killed_study_ends_as_if_nobody_had_killed_it(
+    launcher, folder, strategy, workers, attempts
+):
+    attacked(launcher, setups(folder, strategy, workers, attempts=attempts))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "workers"), [pair for pair in MATRIX if pair not in QUICK])
-def test_so_does_one_of_every_strategy(launcher, folder, strategy, workers):
-    attacked(launcher, setups(folder, strategy, workers))
+@pytest.mark.parametrize(("strategy", "workers", "attempts"), MATRIX)
+def test_so_does_one_of_every_strategy(launcher, folder, strategy, workers, attempts):
+    attacked(launcher, setups(folder, strategy, workers, attempts=attempts))
 
 
 @needs_postgres
@@ -107,7 +115,7 @@ def test_a_strategy_that_keeps_what_is_not_stored_is_found_out(launcher, folder)
     (folder / "forgetful.py").write_text(FORGETFUL)
     strategy = f"{folder / 'forgetful.py'}:Forgetful"
     quiet, killed = setups(folder, strategy, 1, trials=12)
-    report = attack(launcher, killed, untouched(launcher, quiet), 3, random.Random(0))
+    report = attack(launcher, killed, untouched(launcher, quiet), 6, random.Random(0))
     assert any("proposed" in difference for difference in report.differences)
 
 
@@ -123,7 +131,7 @@ def test_the_long_run_counts_kills_and_differences(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
     strategy = f"{tmp_path / 'forgetful.py'}:Forgetful"
-    other = run([sys.executable, script, "--kills", "3", "--strategy", strategy, *shared])
+    other = run([sys.executable, script, "--kills", "6", "--strategy", strategy, *shared])
     assert other.returncode == 1, other.stderr
     kept = re.search(r"kept: sqlite:///(\S+) and, untouched, sqlite:///(\S+);", other.stdout)
     assert kept is not None
