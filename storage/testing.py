@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from .errors import NameTaken, StudyBusy, UnknownStudy
 from .lease import new_owner
@@ -69,6 +70,12 @@ class StoreContract(TrialContract, ReadingContract, RequestContract, OwnerContra
 
         assert "naslite resume digits" in str(caught.value)
         assert store.study("digits") == first
+
+    def test_an_impossible_study_is_not_called_taken(self, store: Store) -> None:
+        impossible = replace(new_study("digits"), task_fingerprint=None)  # type: ignore[arg-type]
+        with pytest.raises(IntegrityError, match="task_fingerprint"):
+            store.create_study(impossible, new_owner())
+        assert store.studies() == []
 
     def test_an_unknown_study_is_answered_with_the_known_ones(self, store: Store) -> None:
         with pytest.raises(UnknownStudy, match=r"unknown study 'digit'; .*: none yet"):

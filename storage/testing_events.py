@@ -224,7 +224,7 @@ def script(store: Store, folder: Path) -> Iterator[Step]:
     yield lambda: store.enqueue(study, first, enqueue, rows)
     yield lambda: store.propose(study, first, 3, CANDIDATE, "f", study_memo={"b": 3})
     yield lambda: store.restart(study, first, 3, died=True)
-    yield lambda: store.begin(study, first, 1)
+    yield lambda: store.restart(study, first, 1)
     yield lambda: store.finish(study, first, 1, Outcome("failed", "why", seconds=0.25))
     yield lambda: store.set_budget(study, first, 12, 3.5, 4)
     yield lambda: store.handle_request(study, first, stop, 4)

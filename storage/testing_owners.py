@@ -43,6 +43,12 @@ class OwnerContract:
         with pytest.raises(StudyBusy):
             store.claim(study, first)
 
+    def test_the_time_until_a_study_is_released_counts(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        store.release(study, owner, "interrupted", spent=1.5)
+        assert store.study("s").seconds == 1.5
+
     @pytest.mark.parametrize("state", [s for s in STUDY_STATES if s != "running"])
     def test_a_study_is_released_in_a_state_with_its_cause(self, store: Store, state: str) -> None:
         owner = new_owner()
@@ -126,7 +132,6 @@ class OwnerContract:
             lambda: store.handle_request(study, owner, request),
             lambda: store.extend(study, owner, request, 99, None, 2),
             lambda: store.enqueue(study, owner, request, [(2, {}, "key")]),
-            lambda: store.begin(study, owner, 1),
         ]
         for write in writes:
             with pytest.raises(StudyBusy, match="study 's' was taken over or removed"):

@@ -14,7 +14,6 @@ from .testing_samples import (
     CANDIDATE,
     COMPLETE,
     dead_owner,
-    everything,
     new_study,
     propose,
     stored_artifact,
@@ -108,30 +107,13 @@ class RequestContract:
         assert store.requests(study) == []
         assert store.trials(study) == []
 
-    def test_a_queued_trial_begins_once(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        request = _asked(store, study, "enqueue")
-        store.enqueue(study, owner, request, [(1, {}, "a"), (2, {}, "b")])
-        store.begin(study, owner, 1)
-
-        assert [(t.state, t.attempt) for t in store.trials(study)] == [
-            ("running", 1),
-            ("queued", 0),
-        ]
-        for number in (1, 7):
-            kept = everything(store)
-            with pytest.raises(ValueError, match=f"trial {number} of 's' is not queued"):
-                store.begin(study, owner, number)
-            assert everything(store) == kept
-
     def test_a_trial_that_waits_again_counts_its_attempts(self, store: Store) -> None:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)
         request = _asked(store, study, "enqueue")
         store.enqueue(study, owner, request, [(1, {}, "a"), (2, {}, "b"), (3, {}, "c")])
-        store.begin(study, owner, 1)
-        store.begin(study, owner, 2)
+        store.restart(study, owner, 1)
+        store.restart(study, owner, 2)
         store.release(study, owner, "interrupted")
         store.claim(study, owner)
         assert [(t.state, t.attempt) for t in store.trials(study)] == [
@@ -139,11 +121,10 @@ class RequestContract:
             ("queued", 1),
             ("queued", 0),
         ]
-        store.begin(study, owner, 1)
         store.restart(study, owner, 2)
         store.restart(study, owner, 3)
         assert [(t.state, t.attempt) for t in store.trials(study)] == [
-            ("running", 1),
+            ("queued", 1),
             ("running", 2),
             ("running", 1),
         ]
@@ -169,6 +150,19 @@ class RequestContract:
 
         assert store.known(study) == facts
         assert store.known(other) == {}
+
+    def test_of_two_facts_about_a_candidate_the_first_counts(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        first = replace(COMPLETE, artifact=stored_artifact(store, tmp_path, b"first"))
+        other = replace(COMPLETE, artifact=stored_artifact(store, tmp_path, b"other"))
+        refused = Outcome("refused", "why")
+        known = [Known("a", first), Known("b", refused), Known("a", other), Known("a", first)]
+        study = store.create_study(new_study("s"), new_owner(), known)
+
+        assert store.known(study) == {"a": first, "b": refused}
+        assert first.artifact is not None
+        assert store.used_artifacts() == {first.artifact.sha256}
 
     def test_a_study_with_wrong_facts_is_not_made(self, store: Store) -> None:
         with pytest.raises(ValueError, match="finite"):

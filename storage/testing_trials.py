@@ -247,6 +247,16 @@ class TrialContract:
         outcomes = [replace(COMPLETE, measurements=(*others, m)) for m in wrong]
         _fails_without_trace(store, tmp_path, 2, outcomes, ValueError, "must be finite")
 
+    def test_the_last_death_is_counted_too(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        for number, died in ((1, True), (2, False)):
+            propose(store, study, owner, number)
+            store.restart(study, owner, number, died=True)
+            store.finish(study, owner, number, Outcome("failed", "why"), died=died)
+
+        assert [(t.attempt, t.deaths) for t in store.trials(study)] == [(2, 2), (2, 1)]
+
     def test_an_outcome_is_stored_whole_or_not_at_all(self, store: Store, tmp_path: Path) -> None:
         twice = (*COMPLETE.measurements, COMPLETE.measurements[0])
         outcome = replace(COMPLETE, measurements=twice)

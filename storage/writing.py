@@ -113,8 +113,12 @@ def restart_trial(connection: Connection, study: Study, number: int, *, died: bo
         ValueError: It ended, or there is none.
     """
     table = schema.trials.c
-    values = {"state": "running", "attempt": table.attempt + 1, "deaths": table.deaths + int(died)}
-    _update_trial(connection, study, number, OPEN, values)
+    changed = connection.execute(
+        update(schema.trials)
+        .where(table.study_id == study.id, table.number == number, table.state.in_(OPEN))
+        .values(state="running", attempt=table.attempt + 1, deaths=table.deaths + int(died))
+    )
+    _check_open(changed.rowcount, study, number)
 
 
 def end_trial(
@@ -250,28 +254,9 @@ def _new(dialect: str, table: Table) -> Insert:
     return statement
 
 
-def _update_trial(
-    connection: Connection,
-    study: Study,
-    number: int,
-    states: Sequence[str],
-    values: Mapping[str, Any],
-) -> None:
-    changed = connection.execute(
-        update(schema.trials)
-        .where(
-            _trials.study_id == study.id,
-            _trials.number == number,
-            _trials.state.in_(states),
-        )
-        .values(**values)
-    )
-    _check_open(changed.rowcount, study, number, states[0] if len(states) == 1 else "running")
-
-
-def _check_open(changed: int, study: Study, number: int, state: str = "running") -> None:
+def _check_open(changed: int, study: Study, number: int) -> None:
     if changed != 1:
-        raise ValueError(f"trial {number} of {study.name!r} is not {state}")
+        raise ValueError(f"trial {number} of {study.name!r} is not running")
 
 
 def _insert_all(
