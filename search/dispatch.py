@@ -17,6 +17,7 @@ from .executor import Executor
 from .jobs import Built, Job, JobEnd, Scored, Timing
 from .metrics import Facts, measurements, not_finite
 from .timing_lock import TimingLock
+from .timing_queue import TimingQueue
 
 MEASURE = "measure"
 POLL_S = 0.02  # where two executors, or a lock of others, must be watched
@@ -101,25 +102,26 @@ class Dispatcher:
         self._higher_is_better = higher_is_better
         self._timeout_s = timeout_s
         self._exclusive = exclusive
-        self._lock = lock or TimingLock(None)
         self._ids = 0
         self._waiting: deque[tuple[_Run, str, tuple[Any, ...]]] = deque()  # for a builder
         self._building: dict[int, _Run] = {}  # by job
-        self._to_time: list[_Run] = []
-        self._timing: tuple[int, _Run] | None = None
+        self._timing: TimingQueue[_Run] = TimingQueue(
+            timer, builders, exclusive=exclusive, lock=lock or TimingLock(None)
+        )
         self._ended: list[TrialEnd] = []
+        self._fault: NasliteError | None = None
 
     @property
     def running(self) -> set[int]:
         """The numbers of the trials that have begun and not ended."""
-        runs = [run for run, _, _ in self._waiting] + [*self._building.values(), *self._to_time]
-        return {run.number for run in runs + ([self._timing[1]] if self._timing else [])}
+        waiting = [run for run, _, _ in self._waiting]
+        return {run.number for run in (*waiting, *self._building.values(), *self._timing.runs)}
 
     @property
     def has_room(self) -> bool:
         """Whether another trial would start at once."""
-        slots = self._builders.slots
-        return len(self._building) + len(self._waiting) < slots and len(self._to_time) < slots
+        slots, building = self._builders.slots, len(self._building) + len(self._waiting)
+        return self._fault is None and building < slots and len(self._timing.waiting) < slots
 
     def start(self, number: int, candidate: Mapping[str, Any], baseline: Baseline | None) -> None:
         """Begin a trial; `baseline` None if it is the baseline itself."""
@@ -130,42 +132,50 @@ class Dispatcher:
         """The trials that have ended since; waits up to `timeout_s` for something to happen.
 
         Raises:
-            NasliteError: A worker cannot even load the task.
+            NasliteError: A worker cannot even load the task. What has ended is returned first.
         """
+        if self._fault is not None:
+            raise self._fault
         self._begin_timing()
-        if self._timing is None:
-            if self._to_time:  # others are timing
-                timeout_s = min(timeout_s, POLL_S)
-                if not self._building:  # nor does the executor wait for nothing
-                    time.sleep(timeout_s)
-            ends = self._builders.wait(timeout_s)
-        elif self._exclusive or not self._building:
-            ends = self._timer.wait(timeout_s) + self._builders.wait(0)
-        else:
-            ends = self._timer.wait(POLL_S) + self._builders.wait(POLL_S)
-        for end in ends:
+        for end in self._job_ends(timeout_s):
             self._take(end)
         self._submit()
         self._begin_timing()
         ended, self._ended = self._ended, []
+        if self._fault is not None and not ended:
+            raise self._fault
         return ended
 
     def abandon(self) -> None:
         """Kill whatever runs; the trials do not end."""
-        for job in self._building:
-            self._builders.cancel(job)
-        if self._timing is not None:
-            self._timer.cancel(self._timing[0])
-            self._end_timing()
+        try:
+            for job in self._building:
+                self._builders.cancel(job)
+        finally:
+            self._timing.clear()
         self._building.clear()
         self._waiting.clear()
-        self._to_time.clear()
         self._ended.clear()
 
     def close(self) -> None:
-        self.abandon()
-        self._builders.close()
-        self._timer.close()
+        try:
+            self.abandon()
+        finally:
+            try:
+                self._builders.close()
+            finally:
+                self._timer.close()
+
+    def _job_ends(self, timeout_s: float) -> list[JobEnd]:
+        if self._timing.current is None:
+            if self._timing.waiting:  # others are timing
+                timeout_s = min(timeout_s, POLL_S)
+                if not self._building:  # nor does the executor wait for nothing
+                    time.sleep(timeout_s)
+            return self._builders.wait(timeout_s)
+        if self._exclusive or not self._building:
+            return self._timer.wait(timeout_s) + self._builders.wait(0)
+        return self._timer.wait(POLL_S) + self._builders.wait(POLL_S)
 
     def _enqueue(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> None:
         self._waiting.append((run, method, arguments))
@@ -175,8 +185,8 @@ class Dispatcher:
         while self._waiting and len(self._building) < self._builders.slots:
             run, method, arguments = self._waiting.popleft()
             job = self._job(run, method, arguments)
-            if self._timing is not None and not self._exclusive:
-                self._timing[1].is_noisy = True
+            if self._timing.current is not None and not self._exclusive:
+                self._timing.current.is_noisy = True
             self._building[job.id] = run
             self._builders.submit(job)
 
@@ -187,14 +197,11 @@ class Dispatcher:
 
     def _take(self, end: JobEnd) -> None:
         """What follows from the end of a job."""
-        if self._timing is not None and end.job.id == self._timing[0]:
-            run = self._timing[1]
-            self._end_timing()
-        else:
-            run = self._building.pop(end.job.id)
+        run = self._timing.end(end.job) or self._building.pop(end.job.id)
         run.seconds += end.seconds
         if end.kind == "broken":
-            raise NasliteError(f"a worker cannot begin: {end.cause}")
+            self._fault = NasliteError(f"a worker cannot begin: {end.cause}")
+            return
         if end.kind != "returned":
             self._take_failure(run, end)
         elif run.baseline_lost:
@@ -237,8 +244,7 @@ class Dispatcher:
 
     def _take_scored(self, run: _Run, scored: Scored) -> None:
         run.scored = scored
-        self._to_time.append(run)
-        self._to_time.sort(key=lambda other: other.number)
+        self._timing.put(run)
 
     def _take_timings(self, run: _Run, timings: tuple[Timing, ...]) -> None:
         assert run.artifact is not None
@@ -276,26 +282,20 @@ class Dispatcher:
         run.baseline_lost, run.baseline_rebuilt = False, True
         found = built.artifact.sha256 if built.artifact else built.cause
         if found == run.baseline.artifact.sha256:
-            self._to_time.insert(0, run)
+            self._timing.put(run)
         else:
             self._end_without_baseline(run, found)
 
     def _begin_timing(self) -> None:
-        """Time the next trial, if no other one is being timed on this machine."""
-        if self._timing is not None or not self._to_time or not self._lock.acquire():
-            return
-        run = self._to_time.pop(0)
+        self._timing.begin(self._timing_job)
+
+    def _timing_job(self, run: _Run) -> Job | None:
         paths = self._paths(run)
         if paths is None:
-            self._lock.release()
-            return
+            return None
         assert run.artifact is not None
         run.is_noisy = not self._exclusive and bool(self._building)
-        if self._exclusive:
-            self._builders.pause()
-        job = self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
-        self._timing = job.id, run
-        self._timer.submit(job)
+        return self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
 
     def _paths(self, run: _Run) -> tuple[Any, Any] | None:
         """The intact files of a trial and of the baseline; None if some cannot be had."""
@@ -323,13 +323,10 @@ class Dispatcher:
 
     def _main_file(self, artifact: Artifact) -> Any:
         folder, facts = self._artifacts.verified(artifact.sha256)
-        return folder / str(facts["main"])
-
-    def _end_timing(self) -> None:
-        self._timing = None
-        self._lock.release()
-        if self._exclusive:
-            self._builders.resume()
+        try:
+            return folder / str(facts["main"])
+        except KeyError:
+            raise CorruptFiles(f"{folder} does not say which file is loaded") from None
 
     def _end_without_baseline(self, run: _Run, reason: str, *, died: bool = False) -> None:
         self._end(run, "failed", f"{MEASURE}: the baseline's files are lost ({reason})", died=died)

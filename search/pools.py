@@ -43,7 +43,7 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     log = _writable(worker_log(files, config.study))
     given = config.limits.memory
     memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / config.workers)
-    lock = TimingLock(default_path())
+    lock = TimingLock(default_path(), config.study)
     with _scratch_folder() as scratch:
         environment = {"TMPDIR": str(scratch)}
         options: dict[str, Any] = {"memory_bytes": memory, "log": log, "environment": environment}
@@ -64,7 +64,8 @@ def local_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
 
     bench = Serial(make_workbench(prepared, file_stores(files)))
     timer = Serial(Timer(**timing_spec(prepared).arguments))
-    dispatcher = _dispatcher(prepared, bench, timer, files, TimingLock(default_path()))
+    lock = TimingLock(default_path(), prepared.config.study)
+    dispatcher = _dispatcher(prepared, bench, timer, files, lock)
     try:
         yield dispatcher
     finally:

@@ -186,6 +186,20 @@ def test_a_bench_that_cannot_be_made_ends_the_search(tmp_path, job):
     assert rig.lock_is_free
 
 
+def test_what_ended_beside_a_bench_that_cannot_be_made_is_returned_first(tmp_path):
+    rig = Rig(tmp_path, slots=3)
+    rig.start(1, 2, 3)
+    rig.builders.end("returned", Built((STAGE,), None, "refused", "prune: no such layer"))
+    rig.builders.end("broken", cause="TaskChanged: the task changed", stage="start")
+    rig.builders.end("raised", cause="ValueError: no", stage="prune")
+    ended = rig.wait()
+    assert [(end.number, end.outcome.state) for end in ended] == [(1, "refused"), (3, "failed")]
+    assert not rig.dispatcher.has_room
+    for _ in range(2):
+        with pytest.raises(NasliteError, match=r"^a worker cannot begin: TaskChanged: "):
+            rig.wait()
+
+
 def test_the_death_of_one_trial_leaves_the_others_where_they_are(tmp_path):
     rig = Rig(tmp_path, slots=3)
     rig.start(1, 2, 3)
