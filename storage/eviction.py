@@ -53,10 +53,15 @@ class Removal:
 
         Args:
             unused_since: Leave it if it was made or read after this moment (Unix seconds).
+            even_if_held: Take it in any case.
+
+        Raises:
+            OSError: It cannot be taken away in any case: another user's, a mount point...
         """
         folder = entry_folder(self._root, key)
         if even_if_held:
-            return self._rename(folder)
+            self._put_aside(folder)
+            return True
         with _claimed(folder) as is_free:
             if not is_free or (unused_since is not None and used_at(folder) > unused_since):
                 return False
@@ -86,19 +91,24 @@ class Removal:
         self._taken.clear()
 
     def _rename(self, folder: Path) -> bool:
-        """Put a folder aside, so that nobody sees a half of it."""
+        """Put a folder aside; says whether it is gone."""
+        try:
+            self._put_aside(folder)
+        except OSError:  # a folder that is another user's, or read-only
+            return False
+        return True
+
+    def _put_aside(self, folder: Path) -> None:
+        """Rename a folder, so that nobody sees a half of it."""
         if self._rehearsed:
-            return True
+            return
         aside = self._root / f"{OLD}{uuid.uuid4().hex}"
         try:
             folder.rename(aside)
         except MISSING:
-            return True
-        except OSError:  # a folder that is another user's, or read-only
-            return False
+            return
         self._taken.append(aside)
         self._reach("remove/renamed")
-        return True
 
 
 @contextmanager

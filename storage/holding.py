@@ -103,7 +103,11 @@ class Holder:
         return target
 
     def _publish(self, scratch: Path, key: str) -> bool:
-        """Make the folder the entry; False if another process has stored the same, held now."""
+        """Make the folder the entry; False if another process has stored the same, held now.
+
+        Raises:
+            OSError: A corrupt entry is in its place, and cannot be taken away.
+        """
         target = entry_folder(self._store.root, key)
         while True:
             try:

@@ -94,6 +94,23 @@ def test_a_full_disk_does_not_cost_a_corrupt_entry_its_place(disk, files, tmp_pa
     assert store.put(KEY, files) == folder
 
 
+def test_a_corrupt_entry_that_cannot_be_taken_away_is_an_error(disk, files):
+    """As in a folder of another user; a mount point cannot be renamed by anybody."""
+    store = ContentStore(disk().parent / "store")
+    folder = store.put(KEY, files)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    try:
+        with pytest.raises(OSError, match="busy") as caught:
+            store.put(KEY, files)
+        assert caught.value.errno == errno.EBUSY
+        assert store.get(KEY) is None
+        assert not store.remove(KEY)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert list_leftovers(store.root) == []
+    assert whole(store) == [KEY]
+
+
 def test_a_read_only_disk_can_be_read(disk, files, caplog):
     root = disk("size=2m") / "store"
     plain = ContentStore(root)
