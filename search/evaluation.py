@@ -125,7 +125,8 @@ class Workbench:
             path = folder / str(facts["main"])
             session = self.runtime.load(path, threads=self.session_threads)
             score, samples = measure.score(session, self.loaded.task)
-            return Scored(score, samples, **self.runtime.inspect(path))
+            found = self.runtime.inspect(path)
+            return Scored(score, samples, float(found["parameters"]), float(found["macs"]))
 
     def _plan(self, candidate: Candidate) -> list[Stage]:
         return plan(candidate, self.space, self.pipeline, self.runtime, self._root)
@@ -198,7 +199,7 @@ class Workbench:
     ) -> tuple[list[Path], dict[str, Any]]:
         model = self._restored(folder, facts["recipes"])
         path = workdir / self.runtime.main_file
-        note = self.runtime.export(model, self.loaded.inputs, path)
+        note = str(self.runtime.export(model, self.loaded.inputs, path) or "")
         self._check_parity(model, path)
         return sorted(workdir.iterdir()), {"note": note}
 
@@ -242,6 +243,8 @@ class Workbench:
     ) -> tuple[list[Path], dict[str, Any]]:
         source = folder / self.runtime.main_file
         stage.compressor.apply(source, stage.options, self._context(stage, workdir))
+        if not (workdir / source.name).is_file():
+            raise ValueError(f"it wrote no {source.name}")
         return sorted(workdir.iterdir()), {}
 
     def _restored(self, folder: Path | None, recipes: list[tuple[str, Recipe]]) -> nn.Module:

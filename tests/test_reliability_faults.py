@@ -180,6 +180,8 @@ def test_a_fault_is_told_with_its_stage_and_its_attempts(all_struck, place, faul
     wanted = expected(place, fault)
     assert cell(row) == wanted
     assert row.trial.deaths == wanted.attempts - 1
+    if wanted.state == "complete":
+        return
     assert row.trial.measurements == ()
     done = [stage.name for stage in row.trial.stages]
     if place in BUILDING:  # of a fault that is told by the bench, the stage is listed, too

@@ -26,13 +26,14 @@ from compressors.quantization import OnnxQuantization
 from storage.artifacts import ContentStore
 from strategies.space import Choice
 
-FAULTS = ("none", *STRIKES, "nan", "disk", "harmless")
+FAULTS = ("none", *STRIKES, "nan", "disk", "odd", "harmless")
 MARKS = (
     "none",
     "harmless",
     *(f"{job} {fault}" for job in ("score", "time") for fault in (*STRIKES, "disk")),
     "score nan",
     "score nan records",
+    "score odd",
     *(
         f"{when} {how} {often}"
         for when in ("built", "scored")
@@ -61,7 +62,7 @@ class FaultyModelCompressor:
                 tensor.data.fill_(torch.nan)
         if spoils(fault, "disk"):
             compressed.register_buffer("huge", torch.zeros(HUGE // 4))
-        return compressed, recipe
+        return None if spoils(fault, "odd") else (compressed, recipe)
 
 
 class FaultyPruning(FaultyModelCompressor, StructuredPruning):
@@ -85,6 +86,8 @@ class FaultyQuantization(OnnxQuantization):
             fill_with_nan(quantized)
         if spoils(options["fault"], "disk"):
             write_too_much(context.workdir)
+        if spoils(options["fault"], "odd"):
+            quantized.rename(quantized.with_suffix(".bin"))
         return quantized
 
 

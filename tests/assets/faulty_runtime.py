@@ -23,7 +23,7 @@ class FaultyRuntime(OnnxRuntime):
             fill_with_nan(path)
         if spoils(fault, "disk"):
             write_too_much(path.parent)
-        return ""
+        return None if spoils(fault, "odd") else ""
 
     def load(self, path, *, threads):
         return FaultySession(super().load(path, threads=threads))
@@ -31,7 +31,10 @@ class FaultyRuntime(OnnxRuntime):
     def inspect(self, path):
         """Called when scoring is done: what is damaged now has been scored."""
         found = super().inspect(path)
-        words = mark_of(super().load(path, threads=1)).split()
+        mark = mark_of(super().load(path, threads=1))
+        words = mark.split()
+        if spoils(mark, "score odd"):
+            return {**found, "macs": "many"}
         if is_armed() and words[:1] == ["scored"]:
             _, how, often = words
             if often == "always" or first_time(path.parent.name):
