@@ -15,12 +15,40 @@ import pytest
 from conftest import one_line
 
 from search import open_study
+from search.controller import GRACE_S
 from storage import Store
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = [sys.executable, "-c", "from search.cli import main; main()"]
 DEADLINE_S = 90.0
+HEARD = "once more stops at once"
+
+# A compressor that, told to, does nothing until somebody makes a file beside it.
+GATE = """
+import copy, time
+from pathlib import Path
+from strategies.space import Choice
+
+FOLDER = Path(__file__).parent
+
+class Gate:
+    version = 1
+    libraries = ()
+
+    def knobs(self, model, task):
+        return [Choice(name="closed", values=(False, True), neutral=False)]
+
+    def apply(self, model, options, context):
+        if options["closed"]:
+            (FOLDER / "reached").touch()
+            while not (FOLDER / "opened").exists():
+                time.sleep(0.02)
+        return copy.deepcopy(model), {}
+
+    def replay(self, model, recipe):
+        return model
+"""
 
 
 def until(condition, what):
@@ -134,6 +162,86 @@ def test_a_detached_resume_that_ends_at_once_says_so(workspace, naslite):
     assert [row.trial.origin for row in open_study("toy").rows()][-1] == "enqueued"
 
 
+@pytest.fixture
+def at_the_gate(workspace):
+    """A search whose first trial stands at a closed gate."""
+    (workspace.folder / "gate.py").write_text(GATE)
+    config = workspace.config(
+        pipeline=[{"structured_pruning": {"ratio": [0.0, 0.25, 0.5]}}, "gate.py:Gate"],
+        enqueue=[{"Gate.closed": True}],
+        strategy="random",
+        budget={"trials": 5},
+    )
+    process = subprocess.Popen(
+        [*PROGRAM, "run", str(config)],
+        cwd=workspace.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until((workspace.folder / "reached").exists, "the closed gate")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def heard(process):
+    """Read what a search prints until it has heard the first signal."""
+    for line in process.stdout:
+        if HEARD in line:
+            return
+    pytest.fail(f"it ended with code {process.wait()} and heard nothing")
+
+
+def last_trial():
+    """Of a search that was interrupted at its first trial: nothing else was proposed."""
+    results = open_study("toy")
+    results.store.close()
+    assert results.state == "interrupted"
+    assert results.study.owner == ""
+    baseline, trial = [row.trial for row in results.rows()]
+    assert baseline.state == "complete"
+    assert trial.candidate["Gate.closed"] is True
+    assert (trial.attempt, trial.deaths) == (1, 0)
+    return trial
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_one_signal_a_running_trial_ends_and_is_stored(workspace, at_the_gate, number):
+    os.killpg(at_the_gate.pid, number)
+    heard(at_the_gate)
+    (workspace.folder / "opened").touch()
+    output, _ = at_the_gate.communicate(timeout=DEADLINE_S)
+    assert at_the_gate.returncode == 130, output
+    trial = last_trial()
+    assert trial.state == "complete"
+    assert trial.artifact is not None
+    assert {"accuracy", "size_bytes"} <= set(trial.metrics)
+
+
+def test_after_two_signals_a_running_trial_is_abandoned_at_once(at_the_gate):
+    began = time.monotonic()
+    os.killpg(at_the_gate.pid, signal.SIGINT)
+    heard(at_the_gate)
+    os.killpg(at_the_gate.pid, signal.SIGINT)
+    output, _ = at_the_gate.communicate(timeout=DEADLINE_S)
+    assert time.monotonic() - began < GRACE_S / 2
+    assert at_the_gate.returncode == 130, output
+    assert last_trial().state == "queued"
+
+
+def test_after_one_signal_a_trial_that_does_not_end_is_abandoned_in_the_end(at_the_gate):
+    began = time.monotonic()
+    os.killpg(at_the_gate.pid, signal.SIGINT)
+    output, _ = at_the_gate.communicate(timeout=DEADLINE_S)
+    assert time.monotonic() - began >= GRACE_S
+    assert at_the_gate.returncode == 130, output
+    assert last_trial().state == "queued"
+
+
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT,) * 2])
 def test_signals_end_a_search_with_its_workers(workspace, slow_config, signals):
     process = subprocess.Popen(
@@ -157,7 +265,7 @@ def test_signals_end_a_search_with_its_workers(workspace, slow_config, signals):
     if len(signals) == 2:
         assert time.monotonic() - began < 9  # the grace time is 10 s
     else:
-        assert "once more stops at once" in output
+        assert HEARD in output
     assert children
     until(lambda: not any(child.is_running() for child in children), "the workers' end")
     results = open_study("toy")
