@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from .artifacts import ContentStore
 from .entries import Entry, changed_at, list_entries, list_leftovers, size_of
 from .errors import StoreError
 from .eviction import Removal, removing
-from .lease import holds
+from .lease import holds, is_here
 from .removing import exclude_keepers
 from .store import Store
 
@@ -121,8 +120,8 @@ def _rule(store: Store, dry_run: bool, margin_s: float) -> _Rule:
     # A lease may have run out because its controller was paused.
     live = [s for s in studies if holds(s.owner, s.lease_until + margin_s, now)]
     since = min([now, *(study.claimed_at for study in live)]) - margin_s
-    # The locks of another machine may not reach us.
-    is_alone = all(study.owner.split("/")[0] == socket.gethostname() for study in live)
+    # The locks of another machine may not reach us; a container is taken for one.
+    is_alone = all(is_here(study.owner) for study in live)
     return _Rule(dry_run, since, None if is_alone else since)
 
 

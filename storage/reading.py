@@ -11,7 +11,7 @@ from . import queries
 from .artifacts import file_stores
 from .database import check_writable, connect, files_folder, parse_url, sqlite_file
 from .errors import NameTaken, NoStore, UnknownStudy
-from .lease import holds
+from .lease import check_lease, holds
 from .records import Extension, Outcome, Request, Study, StudySummary, Trial
 from .retrying import RETRY_S
 from .transactions import Transactions
@@ -29,6 +29,7 @@ class StoreReader:
         durability: str = "normal",
         retry_s: float = RETRY_S,
     ) -> None:
+        check_lease()
         self.url = url
         self.is_shared = sqlite_file(parse_url(url)) is not None or not url.startswith("sqlite")
         engine = connect(parse_url(url), create=create, durability=durability)

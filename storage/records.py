@@ -161,7 +161,7 @@ class Study:
         minutes: The budget in minutes of searching, all sessions together.
         seconds: Searched so far.
         memo: What the strategy stored with the study.
-        owner: The controller that runs it, `host/pid/token`; empty if none.
+        owner: The controller that runs it, `host/pid/token` (see `lease`); empty if none.
         claimed_at: When it began to (Unix seconds).
     """
 

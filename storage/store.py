@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from . import queries, removing, writing
 from .errors import NameTaken
 from .fencing import AlreadyDone, fence, new_event, renew_lease
-from .lease import new_owner, take_over
+from .lease import new_owner, removed, take_over
 from .reading import StoreReader, check_new_study, name_taken
 from .records import (
     ENDED_STATES,
@@ -52,13 +52,19 @@ class Store(StoreReader):
     # What anybody may do
 
     def add_request(self, study: Study, kind: str, payload: Mapping[str, Any] = {}) -> None:
-        """Ask something of the study's controller."""
+        """Ask something of the study's controller.
+
+        Raises:
+            UnknownStudy: It was removed.
+        """
         assert kind in REQUESTS, kind
-        event = new_event()
-        self._transactions.write(
-            "add_request",
-            lambda c: writing.insert_request(c, study, kind, payload, event),
+        work = partial(
+            writing.insert_request, study=study, kind=kind, payload=payload, event=new_event()
         )
+        try:
+            self._transactions.write("add_request", work)
+        except IntegrityError:  # it was removed while we looked
+            raise removed(study) from None
 
     def remove(self, name: str) -> list[str]:
         """Delete a study and the artifacts that no other study uses; returns their SHA-256s.
@@ -119,6 +125,7 @@ class Store(StoreReader):
 
         Raises:
             StudyBusy: A live controller owns it.
+            UnknownStudy: It was removed.
         """
         self._transactions.write("claim", lambda c: take_over(c, study, owner))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
-from .errors import StudyBusy
+from .errors import StudyBusy, UnknownStudy
 from .lease import new_owner
 from .records import STUDY_STATES
 from .store import Store
@@ -86,6 +89,52 @@ class OwnerContract:
 
         assert store.study("s").owner == owner
         assert store.is_live(store.study("s"))
+
+    @pytest.mark.parametrize("place", ["another-place.", ""])
+    def test_hosts_of_one_name_are_told_apart(self, store: Store, place: str) -> None:
+        """Two containers may have one name, and their processes the same numbers; a token of an
+        earlier schema does not tell."""
+        host, pid, token = dead_owner().split("/")
+        elsewhere = f"{host}/{pid}/{place}{token.split('.')[1]}"
+        study = store.create_study(new_study("s"), elsewhere)
+
+        assert store.is_live(study)
+        with pytest.raises(StudyBusy, match=f"process {pid} on {re.escape(host)} since"):
+            store.claim(study, new_owner())
+        store.renew(study, elsewhere)
+
+    def test_a_zombie_does_not_hold_a_study(self, store: Store) -> None:
+        """It has ended, but its parent has not asked how."""
+        host, _, token = new_owner().split("/")
+        zombie = subprocess.Popen([sys.executable, "-S", "-c", ""])
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        study = store.create_study(new_study("s"), f"{host}/{zombie.pid}/{token}")
+
+        assert not store.is_live(study)
+        store.claim(study, new_owner())
+        zombie.wait()
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_a_study_that_was_removed_is_not_claimed(self, store: Store, again: bool) -> None:
+        study = store.create_study(new_study("s"), dead_owner())
+        store.remove("s")
+        if again:  # its row's number may be given to another study
+            store.create_study(new_study("other"), dead_owner())
+        kept = everything(store)
+        with pytest.raises(UnknownStudy, match="study 's' was removed"):
+            store.claim(study, new_owner())
+        assert everything(store) == kept
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_nothing_is_asked_of_a_study_that_was_removed(self, store: Store, again: bool) -> None:
+        study = store.create_study(new_study("s"), dead_owner())
+        store.remove("s")
+        if again:
+            store.create_study(new_study("other"), dead_owner())
+        kept = everything(store)
+        with pytest.raises(UnknownStudy, match="study 's' was removed"):
+            store.add_request(study, "stop")
+        assert everything(store) == kept
 
     def test_renewing_prolongs_the_lease(
         self, store: Store, monkeypatch: pytest.MonkeyPatch

@@ -56,7 +56,7 @@ def stored_artifact(store: Store, folder: Path, content: bytes = b"weights") -> 
 
 
 def dead_owner() -> str:
-    """A token of a process of this host that has certainly ended."""
+    """A token of a process of this machine that has certainly ended."""
     ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
     ended.wait()
     host, _, token = new_owner().split("/")

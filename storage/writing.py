@@ -15,12 +15,13 @@ from sqlalchemy import (
     Table,
     bindparam,
     insert,
+    select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import schema
-from .lease import lease_end
+from .lease import lease_end, removed
 from .records import Artifact, File, Known, Measurement, NewStudy, Outcome, StageRun, Study
 
 OPEN = ("queued", "running")
@@ -165,6 +166,16 @@ def requeue_running(connection: Connection, study: Study) -> None:
 def insert_request(
     connection: Connection, study: Study, kind: str, payload: Mapping[str, Any], event: str
 ) -> None:
+    """What somebody asks.
+
+    Raises:
+        UnknownStudy: The study was removed.
+    """
+    table = schema.studies.c
+    # By name, too: SQLite may have given the number of a removed study to a new one.
+    is_there = select(table.id).where(table.id == study.id, table.name == study.name)
+    if connection.scalar(is_there) is None:
+        raise removed(study)
     values = {"study_id": study.id, "kind": kind, "payload": dict(payload), "event": event}
     connection.execute(
         _new(connection.dialect.name, schema.requests), {**values, "created_at": time.time()}

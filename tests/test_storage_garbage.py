@@ -410,9 +410,10 @@ def test_a_put_under_way_is_a_leftover_once_it_is_killed(point, store, bench, tm
     assert list_leftovers(store.stages.root) == []
 
 
-def test_leftovers_may_be_held_on_another_machine(store, bench):
-    study = bench.study()
-    bench.set(study, owner="elsewhere/1/token")
+@pytest.mark.parametrize("is_of_our_name", [False, True])
+def test_leftovers_may_be_held_on_another_machine(store, bench, is_of_our_name):
+    study, host = bench.study(), new_owner().split("/")[0]
+    bench.set(study, owner=f"{host if is_of_our_name else 'elsewhere'}/1/another-place.token")
     folder = store.stages.root / "new-elsewhere"
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_bytes(b"")

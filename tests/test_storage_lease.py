@@ -16,8 +16,8 @@ from conftest import REPOSITORY
 from databases import needs_postgres, own_postgres, rows
 
 from storage import Outcome, Store, StudyBusy
-from storage.lease import new_owner
-from storage.testing import new_study
+from storage.lease import is_alive, new_owner
+from storage.testing import dead_owner, new_study
 
 # A controller that proposes, sleeps where it is told to, and then tries every write there is.
 CONTROLLER = """
@@ -134,6 +134,41 @@ def test_a_controller_that_nobody_replaced_goes_on_after_its_lease(controller, u
         (4, "queued"),
     ]
     store.close()
+
+
+def test_a_process_of_another_pid_namespace_is_not_looked_for_here():
+    """As in a container: its host has our name, but its processes have numbers of their own."""
+    code = "from storage.lease import new_owner; print(new_owner())"
+    ended = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        pytest.skip(f"no PID namespace can be made here ({ended.stderr.strip()})")
+    host, pid, token = ended.stdout.strip().split("/")
+    assert (host, pid) == (new_owner().split("/")[0], "1")
+    gone_here = dead_owner().split("/")[1]
+    assert is_alive(f"{host}/{gone_here}/{token}")
+    assert not is_alive(dead_owner())
+
+
+@pytest.mark.parametrize("wrong", ["a minute", "", "-1", "0", "nan", "inf"])
+def test_a_wrong_length_of_the_lease_is_one_clear_line(wrong, tmp_path):
+    code = "from search.cli import main; main(['ls', '--store', 'sqlite:///naslite.db'])"
+    Store(f"sqlite:///{tmp_path / 'naslite.db'}").close()
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "NASLITE_LEASE_S": wrong, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"naslite: NASLITE_LEASE_S must be a positive number of seconds, got {wrong!r}\n"
+    )
 
 
 def test_a_live_study_is_neither_claimed_nor_removed(url, tmp_path):
