@@ -7,7 +7,12 @@ import struct
 
 HEADER = struct.Struct("!Q")  # the length of the message that follows
 READ_BYTES = 1 << 20
+MOST_BYTES = 1 << 40  # of a message; a longer one is a length that was never written
 READS = 64  # in a row, so that one talkative worker cannot hold the pool
+
+
+class Damaged(Exception):
+    """What came from the other end is no message: its process has damaged its own memory."""
 
 
 class Channel:
@@ -47,7 +52,11 @@ class Channel:
             self._outbox.clear()
 
     def receive(self) -> list[bytes]:
-        """The messages that have arrived whole."""
+        """The messages that have arrived whole.
+
+        Raises:
+            Damaged: What has arrived is none.
+        """
         for _ in range(READS):
             try:
                 read = self._connection.recv(READ_BYTES)
@@ -65,9 +74,14 @@ class Channel:
         self._connection.close()
 
     def _whole(self) -> list[bytes]:
-        messages, start = [], 0
+        messages: list[bytes] = []
+        start = 0
         while len(self._inbox) >= start + HEADER.size:
             (length,) = HEADER.unpack_from(self._inbox, start)
+            if length > MOST_BYTES and messages:
+                break  # what came before it counts
+            if length > MOST_BYTES:
+                raise Damaged(f"a message of {length} bytes")
             end = start + HEADER.size + length
             if len(self._inbox) < end:
                 break

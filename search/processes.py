@@ -48,7 +48,12 @@ class WorkerProcess:
         self, spec: BenchSpec, *, log: Path | None = None, environment: Mapping[str, str]
     ) -> None:
         ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
+        try:
+            lifeline, self._lifeline = os.pipe()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         self.channel = Channel(ours)
         self._family: dict[int, psutil.Process] = {}  # what it has started, as last seen
         numbers = (theirs.fileno(), lifeline, os.getpid(), _thread_is_lasting())
@@ -87,6 +92,8 @@ class WorkerProcess:
             return bool(self._facts.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+        except OSError:  # too many open files: it cannot be looked at now
+            return False
 
     def memory_bytes(self, limit: int) -> int:
         """Resident memory of the process and of all that it has started.
@@ -124,10 +131,11 @@ class WorkerProcess:
         return self.is_dead
 
     def _descendants(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             for process in self._facts.children(recursive=True):
                 self._family[process.pid] = process
-        self._family = {pid: each for pid, each in self._family.items() if each.is_running()}
+        with contextlib.suppress(OSError):
+            self._family = {pid: each for pid, each in self._family.items() if each.is_running()}
         return list(self._family.values())
 
     def _signal(self, number: int) -> None:
@@ -136,7 +144,7 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
         for process in descendants:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 process.send_signal(number)
 
     def _close(self) -> None:
@@ -163,13 +171,13 @@ def _appending(log: Path | None) -> IO[bytes]:
 def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
 
 
 def _proportional(process: psutil.Process) -> int:
     try:
         found = process.memory_full_info()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return _resident(process)
     return int(getattr(found, "pss", found.uss))

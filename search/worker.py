@@ -6,6 +6,7 @@ It loads next to nothing itself: what a worker weighs is its bench.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import fcntl
 import os
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .channel import BlockingChannel
 from .errors import one_line
+from .protocol import answer
 
 if TYPE_CHECKING:
     from storage.records import StageRun
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .jobs import BenchSpec
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ETIMEDOUT)
 OOM_SCORE = 500  # of at most 1000: a machine out of memory kills workers before their controller
 
 
@@ -67,14 +70,6 @@ def end_group_with(lifeline: int, group: int) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
-
-
-def answer(kind: str, content: Any) -> bytes:
-    """A message to the pool: what happened, and what is to be said of it.
-
-    The content is pickled by itself, so that the kind is known even if the content cannot be read.
-    """
-    return pickle.dumps((kind, pickle.dumps(content)))
 
 
 def _end_with(parent: int, lifeline: int, thread_is_lasting: bool) -> None:
@@ -141,10 +136,17 @@ def _made(channel: BlockingChannel) -> Any:
         spec: BenchSpec = pickle.loads(message)
         bench = pkgutil.resolve_name(spec.factory)(**spec.arguments)
     except BaseException as error:  # a task's module may call sys.exit
-        channel.send(answer("broken", _line(error)))
+        channel.send(answer("broken", (_line(error), _may_pass(error))))
         os._exit(1)
     channel.send(answer("ready", None))
     return bench
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the machine lacked something that it may have again a moment later."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno in PASSING
+    )
 
 
 def _run(bench: Any, channel: BlockingChannel) -> None:

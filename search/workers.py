@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import select
 import time
@@ -9,12 +10,15 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .channel import Damaged
 from .errors import one_line
 from .jobs import BenchSpec, Job, JobEnd
 from .processes import WorkerProcess
+from .protocol import heard
 from .sizes import format_bytes
+from .starting import Starts
 
 if TYPE_CHECKING:
     from storage.records import StageRun
@@ -24,6 +28,8 @@ TICK_S = 0.1  # between looks at what no message tells: deaths, time, memory
 MEMORY_S = 0.2  # between looks at the memory of a worker,
 MEMORY_SHARE = 0.02  # or longer, so that looking takes no more than this share of a core
 PARTIAL_S = 30.0  # beyond its time for a job whose result is already on its way
+
+log = logging.getLogger("naslite.search")
 
 
 @dataclass(slots=True)
@@ -41,6 +47,7 @@ class _Running:
 class _Worker:
     process: WorkerProcess
     started: float
+    after: int  # failures to start when it was started
     is_ready: bool = False
     running: _Running | None = None
     memory_due: float = 0.0
@@ -84,6 +91,7 @@ class ProcessPool:
         self._queue: deque[Job] = deque()
         self._workers: list[_Worker] = []
         self._ends: list[JobEnd] = []
+        self._starts = Starts()
         self._paused_at: float | None = None
         self._paused_s = 0.0
         self._is_closed = False
@@ -157,7 +165,7 @@ class ProcessPool:
         """Give waiting jobs to idle workers; during a pause they wait on."""
         while self._queue and self._paused_at is None:
             idle = [worker for worker in self._workers if worker.running is None]
-            if not idle and len(self._workers) == self.slots:
+            if not idle and (len(self._workers) == self.slots or not self._starts.are_due):
                 return
             if idle and idle[0].process.is_dead:
                 self._kill(idle[0])
@@ -171,9 +179,9 @@ class ProcessPool:
                 continue
             try:
                 worker = idle[0] if idle else self._start()
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 cause = f"no worker can be started: {one_line(error)}"
-                self._ends.append(JobEnd(job, "broken", cause=cause, stage=START))
+                self._take_failed_start(job, self._starts.failures, cause, may_pass=True)
                 continue
             began = self._now() if worker.is_ready else None
             worker.running = _Running(job, self._stood_s(), began)
@@ -181,9 +189,17 @@ class ProcessPool:
 
     def _start(self) -> _Worker:
         process = WorkerProcess(self.spec, log=self._log, environment=self._environment)
-        worker = _Worker(process, self._now())
+        worker = _Worker(process, self._now(), self._starts.failures)
         self._workers.append(worker)
         return worker
+
+    def _take_failed_start(self, job: Job, after: int, cause: str, *, may_pass: bool) -> None:
+        """A job whose worker could not begin is for the next worker, unless there is no hope."""
+        if self._starts.fail(after, may_pass=may_pass):
+            self._ends.append(JobEnd(job, "broken", cause=cause, stage=START))
+        else:
+            log.warning("a worker cannot begin, another one is started soon: %s", cause)
+            self._queue.appendleft(job)
 
     def _listen(self, timeout_s: float) -> None:
         """Wait until a worker says something, dies or takes what was not sent yet."""
@@ -199,12 +215,17 @@ class ProcessPool:
         channel = worker.process.channel
         channel.flush()
         was_dead = worker.process.is_dead  # asked first: then all that it sent has arrived
-        messages = channel.receive()
-        while was_dead and (more := channel.receive()):
-            messages += more
-        for message in messages:
-            self._hear(worker, message)
-        if worker not in self._workers:  # it could not make its bench
+        try:
+            messages = channel.receive()
+            while was_dead and (more := channel.receive()):
+                messages += more
+            for message in messages:
+                self._hear(worker, message)
+                if worker not in self._workers:  # it could not make its bench
+                    return
+        except Damaged as error:
+            self._kill(worker)
+            self._end(worker, "lost", f"worker sent what is no message ({error})")
             return
         if was_dead or channel.is_closed:
             self._bury(worker)
@@ -212,15 +233,16 @@ class ProcessPool:
             self._limit(worker)
 
     def _hear(self, worker: _Worker, message: bytes) -> None:
-        kind, content = _read(message)
+        kind, content = heard(message)
         running = worker.running
         if kind == "ready":
             worker.is_ready = True
+            self._starts.succeed()
             if running is not None:
                 running.began = self._now()
         elif kind == "broken":
-            self._kill(worker)
-            self._end(worker, "broken", content)
+            cause, may_pass = content
+            self._break(worker, cause, may_pass=may_pass)
         elif running is None:
             return
         elif kind == "stage":
@@ -236,6 +258,13 @@ class ProcessPool:
             else:
                 stage, stages = running.stage, running.stages
                 self._ends.append(JobEnd(running.job, kind, None, value, stage, stages, seconds))
+
+    def _break(self, worker: _Worker, cause: str, *, may_pass: bool) -> None:
+        """A worker could not make its bench."""
+        self._kill(worker)
+        running, worker.running = worker.running, None
+        if running is not None:
+            self._take_failed_start(running.job, worker.after, cause, may_pass=may_pass)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died, or does not listen any more, which is as bad."""
@@ -254,9 +283,7 @@ class ProcessPool:
         running, now = worker.running, self._now()
         if running is not None and running.began is None:
             if now - worker.started > self._start_timeout_s:
-                self._kill(worker)
-                cause = f"no bench after {self._start_timeout_s:g} s"
-                self._end(worker, "broken", cause)
+                self._break(worker, f"no bench after {self._start_timeout_s:g} s", may_pass=True)
                 return
         elif running is not None and running.job.timeout_s is not None:
             limit_s = running.job.timeout_s
@@ -295,14 +322,3 @@ class ProcessPool:
         stage = START if running.began is None else running.stage
         seconds = self._seconds(running)
         self._ends.append(JobEnd(running.job, kind, None, cause, stage, running.stages, seconds))
-
-
-def _read(message: bytes) -> tuple[str, Any]:
-    """What a worker says; a result that cannot be read here is as if it had raised."""
-    kind, content = pickle.loads(message)
-    try:
-        return kind, pickle.loads(content)
-    except Exception as error:
-        if kind == "stage":
-            return kind, ("", ())
-        return "raised", (f"its result cannot be unpickled: {one_line(error)}", 0.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -68,6 +70,15 @@ class Bench:
 
     def close_everything(self, *, progress):
         os.closerange(3, 1000)
+        time.sleep(1000)
+
+    def babble(self, message, *, progress):
+        """Write bytes that are no message into the connection to the pool, and wait."""
+        progress("quantize", ())
+        for descriptor in range(3, 100):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    os.write(descriptor, message)
         time.sleep(1000)
 
     # Hangs
@@ -182,6 +193,25 @@ class Hungry:
     def __init__(self, size):
         self._kept = _filled(size)
         time.sleep(1000)
+
+
+class Hiccup:
+    """Cannot be made as often as `times`, which a file counts."""
+
+    def __init__(self, path, times, error, after=0):
+        with Path(path).open("a") as file:
+            file.write(".")
+        made = Path(path).stat().st_size
+        if after < made <= after + times:
+            if error is None:
+                time.sleep(1000)
+            raise error
+
+    def echo(self, *values, progress):
+        return values
+
+    def leave(self, code, *, progress):
+        os._exit(code)
 
 
 class Leaving:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.channel import HEADER, BlockingChannel, Channel
+from search.channel import HEADER, BlockingChannel, Channel, Damaged
+from search.protocol import SHAPES, answer, heard
 
 MESSAGES = st.lists(st.binary(max_size=300), max_size=8)
 
@@ -95,3 +96,41 @@ def test_the_worker_is_told_of_the_end(pair):
     with pytest.raises(EOFError, match="closed the connection"):
         blocking.receive()
     blocking.close()
+
+
+def test_a_length_that_nobody_has_written_is_damage(pair):
+    ours, theirs = pair
+    channel = Channel(ours)
+    theirs.sendall(HEADER.pack(2) + b"ok" + HEADER.pack(2**63) + b"...")
+    assert channel.receive() == [b"ok"]
+    for _ in range(2):
+        with pytest.raises(Damaged):
+            channel.receive()
+
+
+SAID = st.sampled_from(
+    [
+        ("ready", None),
+        ("broken", ("ValueError: no", False)),
+        ("stage", ("export", ())),
+        ("returned", ({"a": 1}, 0.5)),
+        ("raised", ("ValueError: no", 0.5)),
+    ]
+)
+
+
+@settings(deadline=None)
+@given(said=SAID, flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255))))
+def test_what_a_worker_says_is_heard_or_is_damage(said, flips):
+    message = bytearray(answer(*said))
+    for place, change in flips:
+        message[place % len(message)] ^= change
+    try:
+        kind, content = heard(bytes(message))
+    except Damaged:
+        assert flips
+        return
+    assert kind in SHAPES
+    assert isinstance(content, tuple) or kind == "ready"
+    if not flips:
+        assert (kind, content) == said

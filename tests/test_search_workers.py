@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import pickle
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +18,10 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 
+from search import starting
+from search.channel import HEADER
 from search.jobs import BenchSpec, Job
+from search.protocol import answer
 from search.testing_supervision import the_end, until
 from search.workers import ProcessPool
 
@@ -158,7 +164,7 @@ def test_a_result_that_came_in_time_counts_however_late_it_is_read(pool, tmp_pat
     assert end.seconds < 0.5
 
 
-def test_a_bench_that_takes_too_long_to_make_is_broken():
+def test_a_bench_that_takes_too_long_to_make_again_and_again_is_broken(impatient):
     with ProcessPool(BenchSpec("benches:Hanging", {}), start_timeout_s=0.3) as pool:
         end = the_end(pool, Job(0, "echo"))
     assert (end.kind, end.cause, end.stage) == ("broken", "no bench after 0.3 s", "start")
@@ -231,11 +237,115 @@ def test_a_bench_that_cannot_be_made_says_why(factory, kind, cause):
             assert end.cause.startswith(cause)
 
 
-def test_a_worker_that_cannot_be_started_is_no_fault_of_the_job(tmp_path):
+def test_a_worker_that_cannot_be_started_is_no_fault_of_the_job(tmp_path, impatient):
     with ProcessPool(BENCH, log=tmp_path) as pool:  # a folder
         end = the_end(pool, Job(0, "echo"))
     assert end.kind == "broken"
     assert end.cause.startswith("no worker can be started: IsADirectoryError: ")
+
+
+# Benches that cannot be made now
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(starting, "FIRST_DELAY_S", 0.05)
+
+
+def hiccup(path, times, error, after=0):
+    return BenchSpec(
+        "benches:Hiccup", {"path": path, "times": times, "error": error, "after": after}
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), BlockingIOError(errno.EAGAIN, "no process"), OSError(errno.EMFILE, "files")],
+)
+def test_what_the_machine_lacks_for_a_moment_costs_nothing(tmp_path, impatient, caplog, error):
+    with ProcessPool(hiccup(tmp_path / "made", 2, error)) as pool:
+        assert the_end(pool, Job(0, "echo", (1,))).value == (1,)
+    assert [message[:22] for message in caplog.messages] == 2 * ["a worker cannot begin,"]
+
+
+def test_what_the_machine_lacks_for_ever_is_broken(tmp_path, impatient):
+    with ProcessPool(hiccup(tmp_path / "made", 9, MemoryError())) as pool:
+        end = the_end(pool, Job(0, "echo"))
+        assert (end.kind, end.cause, end.stage) == ("broken", "MemoryError", "start")
+    assert (tmp_path / "made").stat().st_size == starting.MOST_FAILURES
+
+
+def test_a_bench_that_once_takes_too_long_is_made_again(tmp_path, impatient):
+    with ProcessPool(hiccup(tmp_path / "made", 1, None), start_timeout_s=1.5) as pool:
+        assert the_end(pool, Job(0, "echo", (1,))).value == (1,)
+
+
+def test_a_bench_that_was_made_before_may_fail_twice(tmp_path, impatient):
+    """Whatever it is: a file of the task is being written, say."""
+    error = ValueError("half a file")
+    with ProcessPool(hiccup(tmp_path / "made", 2, error, after=1)) as pool:
+        assert the_end(pool, Job(0, "leave", (3,))).kind == "lost"
+        assert the_end(pool, Job(1, "echo", (1,))).value == (1,)
+        assert the_end(pool, Job(2, "leave", (3,))).kind == "lost"
+        assert the_end(pool, Job(3, "echo", (1,))).value == (1,)
+
+
+def test_an_error_of_a_bench_that_was_never_made_is_told_at_once(tmp_path):
+    with ProcessPool(hiccup(tmp_path / "made", 1, ValueError("no task"))) as pool:
+        assert the_end(pool, Job(0, "echo")).kind == "broken"
+    assert (tmp_path / "made").stat().st_size == 1
+
+
+def test_others_are_supervised_while_a_worker_cannot_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr(starting, "FIRST_DELAY_S", 600.0)
+    spec = hiccup(tmp_path / "made", 9, MemoryError(), after=1)
+    with ProcessPool(spec, 2) as pool:
+        assert the_end(pool, Job(0, "echo", (1,))).value == (1,)
+        pool.submit(Job(1, "leave", (3,)))
+        pool.submit(Job(2, "echo", (2,)))  # for a second worker, which does not come
+        (end,) = pool.wait(60)
+        assert (end.job.id, end.kind) == (1, "lost")
+        assert pool.busy == 1
+        pool.cancel(2)
+        assert pool.busy == 0
+
+
+def test_files_that_are_all_open_for_a_moment_cost_nothing(pool, impatient):
+    """Neither does the pool leave any open that it could not use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for spare in range(4):  # a pair of sockets, a pipe...
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + spare, hard))
+        try:
+            pool.submit(Job(spare, "echo", (spare,)))
+            assert pool.wait(0) == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        (end,) = pool.wait(60)
+        assert end.value == (spare,)
+        pool._kill(pool._workers[0])  # the next one starts anew
+
+
+# What is no message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff" * 100,  # a length that nobody has written
+        HEADER.pack(7) + b"garbage",
+        HEADER.pack(4) + pickle.dumps(None),
+        HEADER.pack(len(answer("sold", 1))) + answer("sold", 1),
+        HEADER.pack(len(answer("returned", 1))) + answer("returned", 1),
+        HEADER.pack(len(answer("broken", None))) + answer("broken", None),
+    ],
+    ids=["length", "bytes", "pickle", "kind", "shape of an end", "shape of a fault"],
+)
+def test_a_worker_that_sends_what_is_no_message_is_lost(pool, message):
+    end = the_end(pool, Job(0, "babble", (message,)))
+    assert (end.kind, end.stage) == ("lost", "quantize")
+    assert end.cause.startswith("worker sent what is no message (")
+    assert goes_on(pool)
 
 
 # What cannot be told
