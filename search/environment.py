@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 LIBRARIES = ("naslite", "torch", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -20,11 +20,6 @@ ISA_FLAGS = (
     "asimd",
     "sve",
     "i8mm",
-)
-
-CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
 
@@ -66,14 +61,40 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
-def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or the limit of its control group."""
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process may use: the machine's, or the least limit of its control groups.
+
+    Args:
+        root: Of the file system, where /proc and /sys are looked for.
+    """
     import psutil
 
-    found = int(psutil.virtual_memory().total)
-    for path in CGROUP_LIMITS:
-        try:
-            found = min(found, int(path.read_text()))
-        except (OSError, ValueError):  # no such group, or `max`
+    limits = [_limit(file) for file in _limit_files(root)]
+    return min([int(psutil.virtual_memory().total), *(found for found in limits if found)])
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    """Where the limits of this process's control group and all above it stand (cgroup v2, v1)."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            mounted, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mounted, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
             continue
-    return found
+        # In a container the path may be the host's, while only its lower part is mounted.
+        parts = [part for part in PurePosixPath(group).parts if part not in ("/", "..")]
+        for length in range(len(parts), -1, -1):
+            yield mounted.joinpath(*parts[:length]) / name
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # no such group, or `max`
+        return None

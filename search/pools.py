@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ from .dispatch import Dispatcher, TrialEnd
 from .environment import memory_bytes
 from .executor import Executor, Serial
 from .interrupts import Interrupts
+from .scratch import scratch_folder
 from .sizes import parse_bytes
 from .timing_lock import TimingLock, default_path
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from .prepare import Prepared
 
 TICK_S = 0.2
-MEMORY_SHARE = 0.9  # of the machine's, for all workers together, unless limits.memory says more
+MEMORY_SHARE = 0.9  # of the machine's, for all processes, unless limits.memory says otherwise
 
 
 @contextmanager
@@ -42,11 +40,11 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     config = prepared.config
     log = _writable(worker_log(files, config.study))
     given = config.limits.memory
-    memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / config.workers)
+    processes = config.workers + 1  # the timer is one, too
+    memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / processes)
     lock = TimingLock(default_path(), config.study)
-    with _scratch_folder() as scratch:
-        environment = {"TMPDIR": str(scratch)}
-        options: dict[str, Any] = {"memory_bytes": memory, "log": log, "environment": environment}
+    with scratch_folder() as scratch:
+        options: dict[str, Any] = {"memory_bytes": memory, "log": log, "scratch": scratch}
         builders = ProcessPool(build_spec(prepared, files), config.workers, **options)
         timer = ProcessPool(timing_spec(prepared), 1, **options)
         dispatcher = _dispatcher(prepared, builders, timer, files, lock)
@@ -93,25 +91,6 @@ def baseline_outcome(
         if not ended[0].died:
             break
     return ended[0].outcome
-
-
-@contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    """Where workers keep temporary files: what a killed one leaves goes with it.
-
-    A controller that is killed itself leaves the folder; the next one on the machine removes it.
-    """
-    import psutil
-
-    prefix = "naslite-workers-"
-    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
-        process = old.name.removeprefix(prefix).split("-")[0]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
 
 
 def _writable(log: Path) -> Path | None:

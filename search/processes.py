@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -40,12 +42,20 @@ class WorkerProcess:
     not reach it. What it starts is stopped and killed with it, and ends with our own process; only
     what leaves the group for a session of its own may survive the sudden death of either.
 
+    Args:
+        scratch: Where it gets a folder for temporary files (TMPDIR), removed when it is dead.
+
     Raises:
         OSError: The system cannot start another process.
     """
 
     def __init__(
-        self, spec: BenchSpec, *, log: Path | None = None, environment: Mapping[str, str]
+        self,
+        spec: BenchSpec,
+        *,
+        log: Path | None = None,
+        environment: Mapping[str, str],
+        scratch: Path | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         try:
@@ -55,10 +65,14 @@ class WorkerProcess:
             theirs.close()
             raise
         self.channel = Channel(ours)
+        self._scratch: str | None = None
         self._family: dict[int, psutil.Process] = {}  # what it has started, as last seen
         numbers = (theirs.fileno(), lifeline, os.getpid(), _thread_is_lasting())
         settings = json.dumps([_absolute(sys.path), sys.argv, numbers])
         try:
+            if scratch is not None:
+                self._scratch = tempfile.mkdtemp(prefix="worker-", dir=scratch)
+                environment = {**environment, "TMPDIR": self._scratch}
             with _appending(log) as output:
                 self._process = subprocess.Popen(
                     [*COMMAND, BOOTSTRAP, settings],
@@ -152,6 +166,9 @@ class WorkerProcess:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+        if self._scratch is not None:  # once it is dead, or will be at once
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
 
 
 def _thread_is_lasting() -> bool:

@@ -67,6 +67,7 @@ class ProcessPool:
         memory_bytes: Resident memory that a worker may use with all that it has started.
         log: What workers print is appended here, with tracebacks of errors and crashes.
         environment: Variables that workers have beyond this process's.
+        scratch: Where each worker has a folder for temporary files, until it is dead.
         start_timeout_s: Seconds in which a bench must be made.
     """
 
@@ -78,6 +79,7 @@ class ProcessPool:
         memory_bytes: int | None = None,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        scratch: Path | None = None,
         start_timeout_s: float = 600.0,
     ) -> None:
         if slots < 1:
@@ -87,6 +89,7 @@ class ProcessPool:
         self._memory_bytes = memory_bytes
         self._log = log
         self._environment = dict(environment or {})
+        self._scratch = scratch
         self._start_timeout_s = start_timeout_s
         self._queue: deque[Job] = deque()
         self._workers: list[_Worker] = []
@@ -188,7 +191,9 @@ class ProcessPool:
             worker.process.channel.send(message)
 
     def _start(self) -> _Worker:
-        process = WorkerProcess(self.spec, log=self._log, environment=self._environment)
+        process = WorkerProcess(
+            self.spec, log=self._log, environment=self._environment, scratch=self._scratch
+        )
         worker = _Worker(process, self._now(), self._starts.failures)
         self._workers.append(worker)
         return worker
