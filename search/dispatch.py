@@ -214,7 +214,7 @@ class Dispatcher:
             self._take_timings(run, end.value)
 
     def _take_failure(self, run: _Run, end: JobEnd) -> None:
-        if end.cause.startswith(CorruptFiles.__name__) and not run.was_rebuilt:
+        if end.is_corrupt and not run.was_rebuilt:
             self._rebuild(run, end.cause)
             return
         stage = end.stage or (MEASURE if end.job.method != "build" else "start")

@@ -12,6 +12,7 @@ NasliteError
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,3 +69,12 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, Refused) and lines:
         return lines[0]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Whether it says that stored files are not what was stored.
+
+    A process that has not loaded the store, such as the timer's, cannot have raised it.
+    """
+    storage = sys.modules.get("storage.errors")
+    return storage is not None and isinstance(error, storage.CorruptFiles)

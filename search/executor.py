@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import one_line
+from .errors import is_corruption, one_line
 from .jobs import Job, JobEnd
 
 if TYPE_CHECKING:
@@ -99,5 +99,6 @@ class Serial:
             value = getattr(self.bench, job.method)(*job.arguments, progress=progress)
         except (Exception, SystemExit) as error:  # but not the user's Ctrl-C
             seconds = time.perf_counter() - began
-            return JobEnd(job, "raised", None, one_line(error), stage, done, seconds)
+            cause, is_corrupt = one_line(error), is_corruption(error)
+            return JobEnd(job, "raised", None, cause, stage, done, seconds, is_corrupt)
         return JobEnd(job, "returned", value, seconds=time.perf_counter() - began)

@@ -56,6 +56,7 @@ class JobEnd:
         stage: The stage that ran when it ended otherwise than by returning; "" if none had begun.
         stages: The stages that had ended before it.
         seconds: How long it ran, without pauses.
+        is_corrupt: Whether it raised because stored files were not what was stored.
     """
 
     job: Job
@@ -65,6 +66,7 @@ class JobEnd:
     stage: str = ""
     stages: tuple[StageRun, ...] = ()
     seconds: float = 0.0
+    is_corrupt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

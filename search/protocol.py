@@ -13,7 +13,7 @@ SHAPES: dict[str, tuple[type, ...]] = {  # of what workers say, by kind
     "broken": (str, bool),
     "stage": (str, tuple),
     "returned": (object, float),
-    "raised": (str, float),
+    "raised": (str, float, bool),
 }
 
 
@@ -40,7 +40,7 @@ def heard(message: bytes) -> tuple[str, Any]:
         found = pickle.loads(content)
     except (Exception, SystemExit) as error:
         if kind == "returned":
-            return "raised", (f"its result cannot be unpickled: {one_line(error)}", 0.0)
+            return "raised", (f"its result cannot be unpickled: {one_line(error)}", 0.0, False)
         raise Damaged(one_line(error)) from None
     parts = found if isinstance(found, tuple) else (found,)
     if len(parts) != len(shape) or not all(map(isinstance, parts, shape)):

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .channel import BlockingChannel
-from .errors import one_line
+from .errors import is_corruption, one_line
 from .protocol import answer
 
 if TYPE_CHECKING:
@@ -160,15 +160,15 @@ def _run(bench: Any, channel: BlockingChannel) -> None:
         method, arguments = pickle.loads(message)
         value = getattr(bench, method)(*arguments, progress=progress)
     except BaseException as error:  # SystemExit, too: the bench is still good
-        channel.send(answer("raised", (_line(error), time.perf_counter() - began)))
+        seconds = time.perf_counter() - began
+        channel.send(answer("raised", (_line(error), seconds, is_corruption(error))))
         return
     seconds = time.perf_counter() - began
     try:
         end = answer("returned", (value, seconds))
     except Exception as error:
-        end = answer(
-            "raised", (f"what {method} returned cannot be pickled: {_line(error)}", seconds)
-        )
+        cause = f"what {method} returned cannot be pickled: {_line(error)}"
+        end = answer("raised", (cause, seconds, False))
     channel.send(end)
 
 

@@ -253,16 +253,18 @@ class ProcessPool:
         elif kind == "stage":
             running.stage, running.stages = content
         else:
-            value, seconds = content
             # Its own clock ran on in pauses; ours, until we came to look.
             pauses_s = self._stood_s() - running.stood_s
-            seconds = min(seconds, max(seconds - pauses_s, self._seconds(running)))
+            seconds = min(content[1], max(content[1] - pauses_s, self._seconds(running)))
             worker.running = None
             if kind == "returned":
-                self._ends.append(JobEnd(running.job, kind, value, seconds=seconds))
-            else:
-                stage, stages = running.stage, running.stages
-                self._ends.append(JobEnd(running.job, kind, None, value, stage, stages, seconds))
+                self._ends.append(JobEnd(running.job, kind, content[0], seconds=seconds))
+                return
+            cause, _, is_corrupt = content
+            stage, stages = running.stage, running.stages
+            self._ends.append(
+                JobEnd(running.job, kind, None, cause, stage, stages, seconds, is_corrupt)
+            )
 
     def _break(self, worker: _Worker, cause: str, *, may_pass: bool) -> None:
         """A worker could not make its bench."""

@@ -143,6 +143,15 @@ class Bench:
         time.sleep(0.05)
         return "still here"
 
+    def find_damage(self, is_stored, *, progress):
+        from storage import CorruptFiles
+
+        class Alike(Exception):
+            pass
+
+        Alike.__name__ = "CorruptFiles"
+        raise (CorruptFiles if is_stored else Alike)("it has 6 bytes, not 7")
+
     def large(self, size, path, *, progress):
         Path(path).touch()
         return b"x" * size

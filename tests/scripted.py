@@ -79,10 +79,13 @@ class Scripted:
         stage: str = "",
         stages: Sequence[StageRun] = (),
         seconds: float = 1.0,
+        is_corrupt: bool = False,
     ) -> None:
         """Let one of the running jobs end, the oldest unless `which` says otherwise."""
         job = self.jobs.pop(which)
-        self._ends.append(JobEnd(job, kind, value, cause, stage, tuple(stages), seconds))
+        self._ends.append(
+            JobEnd(job, kind, value, cause, stage, tuple(stages), seconds, is_corrupt)
+        )
 
 
 class Rig:

@@ -114,7 +114,7 @@ SAID = st.sampled_from(
         ("broken", ("ValueError: no", False)),
         ("stage", ("export", ())),
         ("returned", ({"a": 1}, 0.5)),
-        ("raised", ("ValueError: no", 0.5)),
+        ("raised", ("ValueError: no", 0.5, False)),
     ]
 )
 

@@ -45,7 +45,8 @@ def brought_to_score(rig):
 
 def corrupt(rig):
     """What the score job says of files that were damaged after they were built."""
-    return {"kind": "raised", "cause": "CorruptFiles: it has 6 bytes, not 7", "stage": "measure"}
+    cause = "CorruptFiles: it has 6 bytes, not 7"
+    return {"kind": "raised", "cause": cause, "stage": "measure", "is_corrupt": True}
 
 
 # Files of the trial
@@ -64,6 +65,15 @@ def test_damage_found_by_scoring_is_built_again_once(rig, caplog):
     (end,) = rig.time()
     assert (end.outcome.state, end.outcome.stages) == ("complete", (STAGE,))
     assert rig.events == ["build", "score", "build", "score", "pause", "time", "resume"]
+
+
+def test_an_error_that_only_reads_like_damage_is_an_error(rig):
+    """Whoever raised it: nothing that is stored is wrong."""
+    brought_to_score(rig)
+    rig.builders.end(**{**corrupt(rig), "is_corrupt": False})
+    (end,) = rig.wait()
+    assert (end.outcome.state, rig.events) == ("failed", ["build", "score"])
+    assert end.outcome.cause == "measure: CorruptFiles: it has 6 bytes, not 7"
 
 
 def test_what_is_damaged_a_second_time_fails(rig):
@@ -270,13 +280,14 @@ def test_whatever_happens_each_trial_ends_once_and_no_two_are_timed(actions, slo
 
 def _end(rig, executor, which, kind):
     job = executor.jobs[which]
+    is_corrupt = kind == "corrupt" and job.method == "score"
     if kind == "corrupt":
         kind = "raised" if job.method == "score" else "returned"
         cause = "CorruptFiles: it has 6 bytes, not 7"
     else:
         cause = "why"
     if kind != "returned":
-        executor.end(kind, which=which, cause=cause)
+        executor.end(kind, which=which, cause=cause, is_corrupt=is_corrupt)
     elif job.method == "build":
         built = Built((STAGE,), rig.artifact(job.arguments[0]["level"]))
         executor.end(kind, built, which=which)

@@ -16,10 +16,12 @@ import time
 
 import psutil
 import pytest
+from benches import Bench
 from conftest import REPOSITORY
 
 from search import starting
 from search.channel import HEADER
+from search.executor import Serial
 from search.jobs import BenchSpec, Job
 from search.protocol import answer
 from search.testing_supervision import the_end, until
@@ -365,6 +367,15 @@ def test_what_cannot_be_told_is_raised(pool, method, cause):
     assert end.kind == "raised"
     assert end.cause.startswith(cause)
     assert goes_on(pool)
+
+
+@pytest.mark.parametrize("is_corrupt", [True, False])
+def test_it_is_told_whether_stored_files_were_damaged(pool, is_corrupt):
+    end = the_end(pool, Job(0, "find_damage", (is_corrupt,)))
+    assert (end.kind, end.is_corrupt) == ("raised", is_corrupt)
+    assert end.cause == "CorruptFiles: it has 6 bytes, not 7"  # what it says is the same
+    with_serial = the_end(Serial(Bench()), Job(0, "find_damage", (is_corrupt,)))
+    assert (with_serial.is_corrupt, with_serial.cause) == (is_corrupt, end.cause)
 
 
 def test_arguments_that_cannot_be_sent_are_raised(pool):
