@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from storage import Store, Study, StudyBusy
+from storage.lease import renewal_s
+from storage.retrying import HURRIED_S
 
 from .errors import one_line
-
-EVERY_S = 15.0
 
 log = logging.getLogger("naslite.search")
 
@@ -25,13 +25,14 @@ def heartbeat(store: Store, study: Study, owner: str) -> Iterator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(EVERY_S):
+        while not ended.wait(renewal_s()):
             try:
-                store.renew(study, owner)
+                store.renew(study, owner, is_hurried=ended.is_set)
             except StudyBusy:
                 return  # the controller's next write tells
             except Exception as error:
-                log.warning("cannot renew the lease of %s: %s", study.name, one_line(error))
+                if not ended.is_set():
+                    log.warning("cannot renew the lease of %s: %s", study.name, one_line(error))
 
     thread = threading.Thread(target=beat, name="naslite-lease", daemon=True)
     thread.start()
@@ -39,4 +40,5 @@ def heartbeat(store: Store, study: Study, owner: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        # A renewal that still waits for the database is fenced off once the study is released.
+        thread.join(HURRIED_S)

@@ -21,7 +21,7 @@ from .schema import SCHEMA_VERSION, alembic_version, metadata, schema_version
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 DURABILITIES = ("normal", "full")
 # How long SQLite waits for a lock by itself; meanwhile Python cannot react to Ctrl-C.
-BUSY_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_S = 2.0
 
 _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(6109431)"}
 

@@ -47,6 +47,11 @@ class StoreReader:
     def faults(self, called: Callable[[str], None] | None) -> None:
         self._transactions.faults = called
 
+    def hurry(self) -> None:
+        """Wait for a fault of the database 2 s at most from now on, because a user waits for us;
+        any thread or signal handler may call it."""
+        self._transactions.hurry()
+
     def close(self) -> None:
         self._transactions.engine.dispose()
 

@@ -14,8 +14,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from .errors import StoreError
 
 RETRY_S = 60.0
+HURRIED_S = 2.0  # instead, once somebody waits for us
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 2.0
+LOOK_S = 0.1  # how often a wait looks whether it is to hurry
 
 # Locked, full, unreadable for now; PROTOCOL is a race for the locks of a WAL.
 _SQLITE_PASSING = {
@@ -35,13 +37,20 @@ _jitter = random.Random()
 log = logging.getLogger("naslite.storage")
 
 
-def trying(action: Callable[[], _T], *, store: str, retry_s: float) -> _T:
+def trying(
+    action: Callable[[], _T],
+    *,
+    store: str,
+    retry_s: float,
+    is_hurried: Callable[[], bool] = lambda: False,
+) -> _T:
     """What `action` returns, called again with growing waits while the database has a fault
     that may pass; each such fault is logged once.
 
     Args:
         store: The address to show.
         retry_s: Seconds after the first fault for which it is called again.
+        is_hurried: Asked all the while; once it is true, `retry_s` is at most `HURRIED_S`.
 
     Raises:
         StoreError: The fault did not pass, or is not of this kind.
@@ -59,16 +68,18 @@ def trying(action: Callable[[], _T], *, store: str, retry_s: float) -> _T:
                 raise StoreError(f"the store {store} failed: {fault}") from error
             now = time.monotonic()
             since = since or now
-            left = since + retry_s - now
+            limit = min(retry_s, HURRIED_S) if is_hurried() else retry_s
+            left = since + limit - now
             if left <= 0:
+                failed_s = max(limit, now - since)
                 raise StoreError(
-                    f"the store {store} failed for {retry_s:g} s: {fault}; all that was stored"
+                    f"the store {store} failed for {failed_s:.2g} s: {fault}; all that was stored"
                     " before is safe: `naslite resume NAME` goes on once the store works"
                 ) from error
             if fault != seen:
                 log.warning("the store %s: %s; trying again for up to %.0f s", store, fault, left)
                 seen = fault
-            time.sleep(min(left, wait * _jitter.uniform(0.5, 1.0)))
+            _sleep(min(left, wait * _jitter.uniform(0.5, 1.0)), is_hurried)
             wait = min(2 * wait, LONGEST_WAIT_S)
         else:
             if since:
@@ -87,6 +98,13 @@ def may_pass(error: SQLAlchemyError) -> bool:
     if state is None:  # psycopg: no answer from a server, so the connection is gone
         return error.connection_invalidated or type(origin).__name__ == "OperationalError"
     return str(state).startswith(_POSTGRES_PASSING)
+
+
+def _sleep(seconds: float, is_hurried: Callable[[], bool]) -> None:
+    """Wait; no longer from the moment on in which somebody begins to wait for us."""
+    until, at_first = time.monotonic() + seconds, is_hurried()
+    while (left := until - time.monotonic()) > 0 and is_hurried() == at_first:
+        time.sleep(min(left, LOOK_S))
 
 
 def first_line(error: Exception) -> str:

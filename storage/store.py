@@ -129,9 +129,15 @@ class Store(StoreReader):
         """
         self._transactions.write("claim", lambda c: take_over(c, study, owner))
 
-    def renew(self, study: Study, owner: str) -> None:
-        """Prolong the lease."""
-        self._transactions.write("renew", lambda c: renew_lease(c, study, owner))
+    def renew(
+        self, study: Study, owner: str, *, is_hurried: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Prolong the lease.
+
+        Args:
+            is_hurried: Asked while a fault is waited for; once it is true, see `hurry`.
+        """
+        self._transactions.write("renew", lambda c: renew_lease(c, study, owner), is_hurried)
 
     def release(
         self, study: Study, owner: str, state: str, cause: str = "", *, spent: float = 0.0

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 
-from .retrying import RETRY_S, trying
+from .database import BUSY_TIMEOUT_S, address
+from .retrying import HURRIED_S, RETRY_S, trying
 
 _T = TypeVar("_T")
 
@@ -29,8 +30,14 @@ class Transactions:
         # For tests of crashes: called with `EVENT/1`, `EVENT/2`... before each statement of a
         # write, `EVENT/commit` before its commit and `EVENT/committed` after it.
         self.faults: Callable[[str], None] | None = None
-        self._shown = engine.url.render_as_string(hide_password=True)
+        self._shown = address(engine.url)
+        self._is_hurried = False
         self._is_sqlite = engine.dialect.name == "sqlite"
+
+    def hurry(self) -> None:
+        """Wait for no fault longer than `HURRIED_S` from now on; any thread or signal handler
+        may call it."""
+        self._is_hurried = True
 
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """All queries of `work` see the same moment."""
@@ -38,26 +45,37 @@ class Transactions:
         def attempt() -> _T:
             with self.engine.connect() as connection:
                 if self._is_sqlite:
-                    connection.exec_driver_sql("BEGIN")
+                    self._begin(connection, "BEGIN", self._is_hurried)
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
                 return work(connection)
 
-        return trying(attempt, store=self._shown, retry_s=self.retry_s)
+        return self._trying(attempt, lambda: self._is_hurried)
 
-    def write(self, name: str, work: Callable[[Connection], _T]) -> _T:
+    def write(
+        self,
+        name: str,
+        work: Callable[[Connection], _T],
+        is_hurried: Callable[[], bool] = lambda: False,
+    ) -> _T:
         """Commit what `work` does; `name` is the event's, for `faults`.
 
         Where the answer to a commit was lost, `work` is called again though it was committed,
         and must recognise what it did.
+
+        Args:
+            is_hurried: Tells when to `hurry` with this event.
         """
+
+        def hurried() -> bool:
+            return self._is_hurried or is_hurried()
 
         def attempt() -> _T:
             faults = self.faults
             with self.engine.connect() as connection:
                 if self._is_sqlite:
                     # The write lock first: one that is taken after reading can be refused.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    self._begin(connection, "BEGIN IMMEDIATE", hurried())
                 if faults is not None:
                     _announce(connection, name, faults)
                 result = work(connection)
@@ -68,7 +86,16 @@ class Transactions:
                 faults(f"{name}/committed")
             return result
 
-        return trying(attempt, store=self._shown, retry_s=self.retry_s)
+        return self._trying(attempt, hurried)
+
+    def _begin(self, connection: Connection, begin: str, is_hurried: bool) -> None:
+        if is_hurried:  # SQLite waits for locks by itself, and nobody can disturb it
+            wait_ms = int(1000 * min(HURRIED_S / 4, BUSY_TIMEOUT_S))
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={wait_ms}")
+        connection.exec_driver_sql(begin)
+
+    def _trying(self, attempt: Callable[[], _T], is_hurried: Callable[[], bool]) -> _T:
+        return trying(attempt, store=self._shown, retry_s=self.retry_s, is_hurried=is_hurried)
 
 
 def _announce(connection: Connection, name: str, faults: Callable[[str], None]) -> None:

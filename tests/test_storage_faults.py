@@ -4,6 +4,7 @@ is done twice."""
 from __future__ import annotations
 
 import resource
+import signal
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from storage import Outcome, Store, StoreError
 from storage.database import parse_url
 from storage.lease import new_owner
+from storage.retrying import HURRIED_S
 from storage.testing import new_study, propose
 from storage.testing_events import script, seen, undisturbed
 
@@ -72,6 +74,40 @@ def test_a_database_that_stays_locked_stops_the_write(tmp_path):
         with pytest.raises(StoreError, match=MESSAGE):
             propose(store, study, owner, 1)
         assert seen(store) == before  # reading needs no lock
+    propose(store, study, owner, 1)
+    store.close()
+
+
+@pytest.mark.parametrize("told_by", ["thread", "signal", "before"])
+def test_who_is_told_to_hurry_gives_up_soon(told_by, tmp_path, monkeypatch):
+    """A signal is handled in the very thread that waits."""
+    if told_by == "before":  # nor does SQLite wait long by itself then
+        monkeypatch.setattr("storage.database.BUSY_TIMEOUT_S", 5.0)
+    store, owner = sqlite_store(tmp_path), new_owner()
+    study = store.create_study(new_study("s"), owner)
+    if told_by == "before":
+        store.hurry()
+    before = seen(store)
+    ticks = threading.Timer(0.5, store.hurry)
+    handled = signal.signal(signal.SIGALRM, lambda *_: store.hurry())
+    with closing(sqlite3.connect(tmp_path / "naslite.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        if told_by == "thread":
+            ticks.start()
+        elif told_by == "signal":
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(StoreError, match=MESSAGE):
+                propose(store, study, owner, 1)
+        finally:
+            signal.signal(signal.SIGALRM, handled)
+        assert HURRIED_S <= time.monotonic() - began < HURRIED_S + 2
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=MESSAGE):
+            store.release(study, owner, "interrupted")
+        assert time.monotonic() - began < HURRIED_S + 2
+    assert seen(store) == before
     propose(store, study, owner, 1)
     store.close()
 
