@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -46,3 +50,12 @@ def run_to_the_end(code: str, *arguments: object) -> int:
 def kill(process: subprocess.Popen[str]) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def until(condition: Callable[[], T], what: str = "it", seconds: float = 90.0) -> T:
+    """Poll until the condition holds, and give what it gave; fails at the deadline."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.02)
+    return found

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from children import until
 from faulty_study import PROGRAM, config, left_in, write
 
 from search import open_study
@@ -93,12 +94,14 @@ def done_in(folder):
         store.close()
 
 
-def until(condition, process):
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
+def until_in(process, condition):
+    """Wait for what must come before the process ends."""
+
+    def has_come():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        return condition()
+
+    until(has_come, seconds=DEADLINE_S)
 
 
 def interrupted(process, *signals):
@@ -140,7 +143,7 @@ def test_signals_leave_nothing_behind_and_change_no_row(tmp_path, uninterrupted)
     for signals in ([signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
         before = done_in(tmp_path)
         process = start(tmp_path, *verb)
-        until(lambda before=before: done_in(tmp_path) > before + 1, process)
+        until_in(process, lambda before=before: done_in(tmp_path) > before + 1)
         began = time.monotonic()
         out = interrupted(process, *signals)
         assert "continue with `naslite resume toy`" in out
@@ -166,7 +169,7 @@ def test_a_signal_before_the_search_begins_changes_nothing(tmp_path):
     search_in(tmp_path, 2)
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start(tmp_path, "run", "toy.yaml")
-        until(psutil.Process(process.pid).children, process)
+        until_in(process, psutil.Process(process.pid).children)
         out = interrupted(process, number)
         assert "interrupted before the search began; nothing was changed" in out
         assert "Traceback" not in out

@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+from children import until
 from conftest import one_line
 
 from search import open_study
@@ -49,15 +50,6 @@ class Gate:
     def replay(self, model, recipe):
         return model
 """
-
-
-def until(condition, what):
-    """Poll until the condition holds; fails at the deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {DEADLINE_S:g} s"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from children import until
 
 from search.heartbeat import heartbeat
 from storage import Store
@@ -22,13 +23,6 @@ def store(tmp_path) -> Iterator[Store]:
     store = Store(f"sqlite:///{tmp_path / 'naslite.db'}")
     yield store
     store.close()
-
-
-def until(condition, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_short_lease_is_renewed_before_it_runs_out(store, monkeypatch):
