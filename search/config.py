@@ -223,8 +223,13 @@ def configured_store(path: str | Path) -> str | None:
 
 
 def store_option(url: str) -> str:
-    """What a command needs to find this store: nothing where it is the default."""
-    return "" if url == store_url(None) else f" --store {url}"
+    """What a command needs to be given to find this store: nothing where it is the default.
+
+    A password is never shown: `--store "$NASLITE_STORE"` asks for it in the environment.
+    """
+    from storage.database import option
+
+    return "" if url == store_url(None) else option(url)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,14 +37,14 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError(
-            f"the store must be a URL such as sqlite:///naslite.db, got {text!r}"
+            f"the store must be a URL such as sqlite:///naslite.db, got {without_password(text)!r}"
         ) from None
-    backend = url.get_backend_name()
+    backend, shown = url.get_backend_name(), without_password(text)
     if backend not in DRIVERS:
-        known, shown = ", ".join(DRIVERS), url.render_as_string(hide_password=True)
+        known = ", ".join(DRIVERS)
         raise StoreError(f"the store must be one of {known}, got {backend!r} in {shown!r}")
     if backend == "sqlite" and url.host:
-        raise StoreError(f"an SQLite URL has three slashes, sqlite:///naslite.db, got {text!r}")
+        raise StoreError(f"an SQLite URL has three slashes, sqlite:///naslite.db, got {shown!r}")
     return url.set(drivername=DRIVERS[backend])
 
 
@@ -145,7 +146,20 @@ def lock_schema(connection: Connection) -> None:
 
 def address(url: URL) -> str:
     """A URL for people, without its password."""
-    return url.render_as_string(hide_password=True)
+    return without_password(url.render_as_string(hide_password=True))
+
+
+def without_password(text: str) -> str:
+    """The text of a URL, be it valid or not, with *** for the passwords in it."""
+    text = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", text)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
+
+
+def option(text: str) -> str:
+    """What a command needs to be given to find the store of this URL."""
+    shown = without_password(text)
+    # With *** it would not run, and nobody wants his password in the history of a shell.
+    return f" --store {shown}" if shown == text else ' --store "$NASLITE_STORE"'
 
 
 def nothing_stored(url: URL) -> NoStore:
@@ -214,11 +228,11 @@ def _sqlite_options(url: URL) -> dict[str, Any]:
 
 
 def _check_version(version: int, url: URL) -> None:
-    shown = address(url)
+    shown, at = address(url), option(url.render_as_string(hide_password=False))
     if version < SCHEMA_VERSION:
         raise ForeignDatabase(
             f"{shown} was written by an older naslite (schema {version}, this one needs"
-            f" {SCHEMA_VERSION}); `naslite db upgrade --store {shown}` upgrades it"
+            f" {SCHEMA_VERSION}); `naslite db upgrade{at}` upgrades it"
         )
 
 

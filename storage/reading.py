@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import queries
 from .artifacts import file_stores
-from .database import check_writable, connect, files_folder, parse_url, sqlite_file
+from .database import address, check_writable, connect, files_folder, parse_url, sqlite_file
 from .errors import NameTaken, NoStore, UnknownStudy
 from .lease import check_lease, holds
 from .records import Extension, Outcome, Request, Study, StudySummary, Trial
@@ -64,7 +64,7 @@ class StoreReader:
         found, names = self._transactions.read(lambda c: queries.study_or_names(c, name))
         if found is None:
             known = ", ".join(names[-10:]) if names else "none yet"
-            shown = parse_url(self.url).render_as_string(hide_password=True)
+            shown = address(parse_url(self.url))
             raise UnknownStudy(f"unknown study {name!r}; studies in {shown}: {known}")
         return self._as_seen(found)
 

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import ASSETS, one_line
 from databases import copy_old, needs_postgres, own_postgres, rows
+from sqlalchemy import make_url
 
+from search.cli.live import Progress
+from search.report import console
 from storage import Store
 from storage.lease import new_owner
 from storage.schema import SCHEMA_VERSION
@@ -148,3 +152,64 @@ def test_gc_removes_what_no_study_needs(naslite, tmp_path):
         assert found["artifacts"]["size_bytes"] >= unused.size_bytes
         assert store.artifacts.exists(kept.sha256)
         assert not store.artifacts.exists(unused.sha256)
+
+
+# Passwords
+
+
+@pytest.fixture(params=["://postgres:s3cret@{}", "://postgres@{}?password=s3cret"])
+def secret(request, tmp_path, monkeypatch) -> Iterator[str]:
+    """The URL of an empty database, with a password."""
+    monkeypatch.setenv("NASLITE_FILES", str(tmp_path / "files"))
+    with own_postgres() as url:
+        parsed = make_url(url)
+        place = f"{parsed.host or 'localhost'}:{parsed.port or 5432}/{parsed.database}"
+        yield "postgresql" + request.param.format(place)
+
+
+@needs_postgres
+def test_no_command_shows_a_password(naslite, secret, monkeypatch):
+    with closing(Store(secret)) as store:
+        said = [naslite("ls", "--store", secret)]
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        said.append(naslite("stop", "s", "--store", secret))
+        store.release(study, owner, "stopped")
+        verbs = [("stop", "s"), ("stop", "t"), ("ls",), ("db", "upgrade"), ("db", "gc")]
+        said += [naslite(*verb, "--store", secret) for verb in verbs]
+        with store._transactions.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE naslite_schema SET version = 1")
+    for verb in (("db", "status"), ("db", "status", "--format", "json"), ("ls",)):
+        said.append(naslite(*verb, "--store", secret))
+    out = "".join(out + err for _, out, err in said)
+    assert "s3cret" not in out
+    assert out.count("***") >= 6
+    for command in ("resume s", "db upgrade"):
+        assert f'`naslite {command} --store "$NASLITE_STORE"`' in out
+    monkeypatch.setenv("NASLITE_STORE", secret)
+    assert "`naslite db upgrade` upgrades it" in naslite("db", "status")[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cret@host:port/name",
+        "postgresql:// u:s3cret@@@host",
+        "mysql://u:s3cret@host/name",
+        "mysql://u@host/name?password=s3cret&a=b",
+        "sqlite://u:s3cret@host/name",
+    ],
+)
+def test_no_error_about_a_url_shows_a_password(naslite, url):
+    line = one_line(naslite("ls", "--store", url))
+    assert "s3cret" not in line
+    assert "***" in line
+
+
+def test_hints_of_a_search_show_no_password():
+    url = "postgresql://u:s3cret@host/name"
+    progress = Progress(console(), url)
+    progress.name = "toy"
+    assert progress.ending("interrupted", "Ctrl-C or SIGTERM").endswith(
+        '; continue with `naslite resume toy --store "$NASLITE_STORE"`'
+    )

@@ -28,8 +28,9 @@ def status(store: str | None, format: str) -> None:
     """Print the address, schema, studies and sizes of a store; it changes nothing."""
     from storage import status as storage_status
 
-    found = storage_status.status(store_url(store))
-    _print(format, _status_json(found), _status_text(found))
+    url = store_url(store)
+    found = storage_status.status(url)
+    _print(format, _status_json(found), _status_text(found, store_option(url)))
 
 
 @db.command()
@@ -39,14 +40,15 @@ def upgrade(store: str | None) -> None:
 
     All or nothing, while no study of the store runs. A copy of an SQLite file stays beside it.
     """
+    from storage.database import without_password
     from storage.upgrading import upgrade as run_upgrade
 
     url = store_url(store)
-    done = run_upgrade(url)
+    done, shown = run_upgrade(url), without_password(url)
     if done.before == done.after:
-        click.echo(f"{url} is up to date (schema {done.after})")
+        click.echo(f"{shown} is up to date (schema {done.after})")
         return
-    click.echo(f"upgraded {url} from schema {done.before} to {done.after}")
+    click.echo(f"upgraded {shown} from schema {done.before} to {done.after}")
     if done.copy is not None:
         click.echo(f"the file as it was is {done.copy}")
 
@@ -97,12 +99,11 @@ def _status_json(found: Status) -> dict[str, Any]:
     }
 
 
-def _status_text(found: Status) -> str:
+def _status_text(found: Status, at: str) -> str:
     rows = ", ".join(f"{count} {name}" for name, count in found.rows.items())
     schema = str(found.schema)
     if found.needs_upgrade:
-        command = f"naslite db upgrade{store_option(found.url)}"
-        schema += f", written by an older naslite: `{command}` upgrades it"
+        schema += f", written by an older naslite: `naslite db upgrade{at}` upgrades it"
     lines = {
         "store": found.url,
         "schema": schema,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from ..config import store_url
@@ -15,13 +17,17 @@ from . import options
 def ls(store: str | None, format: str) -> None:
     """List the studies of a store."""
     from storage import NoStore, Store
+    from storage.database import without_password
 
     url = store_url(store)
     try:
-        summaries = Store(url, create=False).studies()
+        with closing(Store(url, create=False)) as opened:
+            summaries = opened.studies()
     except NoStore:
         summaries = []
     if not summaries and format == "table":
-        click.echo(f"no studies in {url} yet; start one with `naslite run CONFIG`")
+        click.echo(
+            f"no studies in {without_password(url)} yet; start one with `naslite run CONFIG`"
+        )
         return
     options.emit(format, [study_json(s) for s in summaries], lambda: studies_table(summaries))

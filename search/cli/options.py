@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,14 @@ def ask(url: str, name: str, kind: str, payload: Mapping[str, Any]) -> None:
     """
     from storage import Store
 
-    opened = Store(url, create=False)
-    study = opened.study(name)
-    if not opened.is_live(study):
-        raise NasliteError(
-            f"study {name!r} is not running (it is {study.state}); nothing was asked."
-            f" `naslite resume {name}{store_option(url)}` continues it"
-        )
-    opened.add_request(study, kind, payload)
+    with closing(Store(url, create=False)) as opened:
+        study = opened.study(name)
+        if not opened.is_live(study):
+            raise NasliteError(
+                f"study {name!r} is not running (it is {study.state}); nothing was asked."
+                f" `naslite resume {name}{store_option(url)}` continues it"
+            )
+        opened.add_request(study, kind, payload)
 
 
 def emit(
