@@ -6,12 +6,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from storage import Artifact, CorruptFiles, Measurement, Outcome, StageRun
 from storage.artifacts import ContentStore
 
+from .beside import beside
 from .errors import NasliteError, one_line
 from .executor import Executor
 from .jobs import Built, Job, JobEnd, Scored, Timing
@@ -108,6 +111,7 @@ class Dispatcher:
         self._timing: TimingQueue[_Run] = TimingQueue(
             timer, builders, exclusive=exclusive, lock=lock or TimingLock(None)
         )
+        self._seen: list[JobEnd] = []  # while files were read
         self._ended: list[TrialEnd] = []
         self._fault: NasliteError | None = None
 
@@ -137,7 +141,8 @@ class Dispatcher:
         if self._fault is not None:
             raise self._fault
         self._begin_timing()
-        for end in self._job_ends(timeout_s):
+        ends, self._seen = self._seen, []
+        for end in ends + self._job_ends(0 if ends else timeout_s):
             self._take(end)
         self._submit()
         self._begin_timing()
@@ -155,16 +160,12 @@ class Dispatcher:
             self._timing.clear()
         self._building.clear()
         self._waiting.clear()
+        self._seen.clear()
         self._ended.clear()
 
     def close(self) -> None:
-        try:
+        with closing(self._timer), closing(self._builders):
             self.abandon()
-        finally:
-            try:
-                self._builders.close()
-            finally:
-                self._timer.close()
 
     def _job_ends(self, timeout_s: float) -> list[JobEnd]:
         if self._timing.current is None:
@@ -322,7 +323,8 @@ class Dispatcher:
             return None
 
     def _main_file(self, artifact: Artifact) -> Any:
-        folder, facts = self._artifacts.verified(artifact.sha256)
+        verified = partial(self._artifacts.verified, artifact.sha256)
+        folder, facts = beside(self._builders, self._seen, verified)
         try:
             return folder / str(facts["main"])
         except KeyError:

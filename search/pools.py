@@ -40,8 +40,7 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     config = prepared.config
     log = _writable(worker_log(files, config.study))
     given = config.limits.memory
-    processes = config.workers + 1  # the timer is one, too
-    memory = parse_bytes(given) if given else int(MEMORY_SHARE * memory_bytes() / processes)
+    memory = parse_bytes(given) if given else memory_share(config.workers)
     lock = TimingLock(default_path(), config.study)
     with scratch_folder() as scratch:
         options: dict[str, Any] = {"memory_bytes": memory, "log": log, "scratch": scratch}
@@ -91,6 +90,11 @@ def baseline_outcome(
         if not ended[0].died:
             break
     return ended[0].outcome
+
+
+def memory_share(workers: int) -> int:
+    """Bytes for each of so many build workers, and for the timer."""
+    return int(MEMORY_SHARE * memory_bytes() / (workers + 1))
 
 
 def _writable(log: Path) -> Path | None:

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from children import until
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +161,37 @@ def test_a_file_that_cannot_be_read_fails_its_trial_and_no_other(tmp_path):
     assert end.outcome.cause == "measure: OSError: [Errno 5] Input/output error"
     rig.score()
     assert rig.time()[0].outcome.state == "complete"
+
+
+class Large(ContentStore):
+    """A store whose files take so long to read that somebody must have looked at the jobs."""
+
+    looks = staticmethod(lambda: 0)
+
+    def verified(self, key):
+        before = self.looks()
+        until(lambda: self.looks() > before + 1, "a look at the jobs", 10)
+        return super().verified(key)
+
+
+def test_jobs_are_supervised_while_files_are_read(tmp_path):
+    """And what ends meanwhile is told."""
+    rig = Rig(tmp_path, slots=2, kind=Large)
+    rig.store.looks = lambda: len(rig.builders.waited)
+    rig.start(1, 2)
+    rig.build(1)
+    rig.builders.end("returned", SCORED, which=1)
+
+    def verified_beside_a_death(key, found=rig.store.verified):
+        if rig.builders.busy:
+            rig.builders.end("lost", cause="worker died (signal 9)")
+        return found(key)
+
+    rig.store.verified = verified_beside_a_death
+    assert rig.wait() == []
+    (end,) = rig.wait(60)
+    assert (end.number, end.died) == (2, True)
+    assert rig.time()[0].number == 1
 
 
 # Files of the baseline

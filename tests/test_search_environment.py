@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from search.environment import memory_bytes
+from search.pools import memory_share
 
 TOTAL = psutil.virtual_memory().total
 MB = 10**6
@@ -52,3 +55,9 @@ def test_without_control_groups_it_is_the_machines(tmp_path):
 
 def test_this_process_may_use_some():
     assert 0 < memory_bytes() <= TOTAL
+
+
+@given(workers=st.integers(1, 100))
+def test_all_workers_and_the_timer_together_leave_a_tenth(workers):
+    share = memory_share(workers)
+    assert 0.89 * memory_bytes() < (workers + 1) * share <= 0.9 * memory_bytes()
