@@ -85,7 +85,7 @@ def attack(
     launcher: Launcher, setup: Setup, wanted: Untouched, kills: int, rng: random.Random
 ) -> Report:
     """Kill the study so many times, let it come to its end, and compare."""
-    attacked = _Attacked(launcher, setup, wanted)
+    attacked = Attacked(launcher, setup, wanted)
     for blow in blows(kills, setup.trials, wanted.start_s, rng):
         if not attacked.suffer(blow, rng):
             break
@@ -93,7 +93,12 @@ def attack(
     return attacked.report
 
 
-class _Attacked:
+class Attacked:
+    """A study beside an untouched one, from session to session.
+
+    `session` is the one that runs, or None; what it has ended with is looked at by `look`.
+    """
+
     def __init__(self, launcher: Launcher, setup: Setup, wanted: Untouched) -> None:
         self.report = Report()
         self.launcher = launcher

@@ -187,11 +187,16 @@ class Session:
 
 
 class Launcher:
-    """Starts sessions, one at a time, as forks of a process that has all modules loaded."""
+    """Starts sessions, one at a time, as forks of a process that has all modules loaded.
 
-    def __init__(self) -> None:
+    Args:
+        busy_s: How long SQLite waits for a lock by itself; None: as long as it does.
+        retry_s: How long a store tries again, likewise.
+    """
+
+    def __init__(self, *, busy_s: float | None = None, retry_s: float | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOTSTRAP],
+            [sys.executable, "-P", "-c", BOOTSTRAP, json.dumps([busy_s, retry_s])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -209,6 +214,9 @@ class Launcher:
 
     def start(self, setup: Setup) -> Session:
         assert self._process.stdin is not None
+        if self._session is not None and not self._session.wait(0.0):  # by a test that failed
+            self._session.kill()
+            self._session.wait(60.0)
         self._process.stdin.write((json.dumps(asdict(setup)) + "\n").encode())
         self._process.stdin.flush()
         answer = self.answer(60.0)
@@ -234,6 +242,7 @@ class Launcher:
 def launch() -> None:
     """Fork a session for each line; answer with its process and then with its exit code."""
     _replace_the_task()
+    _shorten(*json.loads(sys.argv[1]))
     for name in ("search.build", "search.controller", "search.workers"):
         importlib.import_module(name)
     for name in {strategy["name"] for strategy in STRATEGIES.values()}:
@@ -276,6 +285,16 @@ def _replace_the_task() -> None:
     workbench.build_spec = _build_spec
     workbench.timing_spec = _timing_spec
     sys.modules[workbench.__name__] = workbench
+
+
+def _shorten(busy_s: float | None, retry_s: float | None) -> None:
+    import storage.database
+    from storage.reading import StoreReader
+
+    if busy_s is not None:
+        storage.database.BUSY_TIMEOUT_S = busy_s
+    if retry_s is not None:
+        StoreReader.__init__.__kwdefaults__["retry_s"] = retry_s
 
 
 def _prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: str) -> Prepared:
