@@ -136,8 +136,8 @@ def _remove_rows(store: Store, rule: _Rule) -> int:
         return len(unused)
 
     if rule.dry_run:
-        return len(store._transactions.read(queries.unused_artifacts))
-    return store._transactions.write("collect_rows", work)
+        return len(store.read(queries.unused_artifacts))
+    return store.write("collect_rows", work)
 
 
 def _sweep_artifacts(store: Store, rule: _Rule) -> _Swept:
@@ -151,7 +151,7 @@ def _sweep_artifacts(store: Store, rule: _Rule) -> _Swept:
         exclude_keepers(connection)
         return _sweep(store.artifacts, found, queries.used_artifacts(connection), rule)
 
-    return store._transactions.write("collect_files", work)
+    return store.write("collect_files", work)
 
 
 def _check_folder(root: Path, found: Sequence[Entry], used: Collection[str]) -> None:
@@ -169,7 +169,7 @@ def _check_folder(root: Path, found: Sequence[Entry], used: Collection[str]) -> 
 
 def _sweep_stages(store: Store, rule: _Rule) -> _Swept:
     found = list_entries(store.stages.root)
-    return _sweep(store.stages, found, store._transactions.read(_named_stages), rule)
+    return _sweep(store.stages, found, store.read(_named_stages), rule)
 
 
 def _named_stages(connection: Connection) -> frozenset[str]:

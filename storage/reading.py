@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from . import queries
 from .artifacts import file_stores
@@ -15,6 +18,8 @@ from .lease import check_lease, holds
 from .records import Extension, Outcome, Request, Study, StudySummary, Trial
 from .retrying import RETRY_S
 from .transactions import Transactions
+
+_T = TypeVar("_T")
 
 
 class StoreReader:
@@ -116,6 +121,10 @@ class StoreReader:
     def is_live(self, study: Study) -> bool:
         """Whether a controller runs the study, as far as its lease and its process tell."""
         return holds(study.owner, study.lease_until, time.time())
+
+    def read(self, work: Callable[[Connection], _T]) -> _T:
+        """What a function of a connection returns; all that it reads is of one moment."""
+        return self._transactions.read(work)
 
     def _as_seen(self, study: Study) -> Study:
         """A study whose controller is gone is interrupted, though it could not say so."""

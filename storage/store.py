@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -28,6 +28,8 @@ from .records import (
 )
 
 __all__ = ["Store", "check_new_study"]
+
+_T = TypeVar("_T")
 
 
 class Store(StoreReader):
@@ -65,6 +67,11 @@ class Store(StoreReader):
             self._transactions.write("add_request", work)
         except IntegrityError:  # it was removed while we looked
             raise removed(study) from None
+
+    def write(self, name: str, work: Callable[[Connection], _T]) -> _T:
+        """What a function of a connection returns, after what it did is committed; `name` is the
+        event's, for `faults`. The function may be called again."""
+        return self._transactions.write(name, work)
 
     def remove(self, name: str) -> list[str]:
         """Delete a study and the artifacts that no other study uses; returns their SHA-256s.

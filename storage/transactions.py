@@ -81,7 +81,7 @@ class Transactions:
                 result = work(connection)
                 if faults is not None:
                     faults(f"{name}/commit")
-                connection.commit()
+                commit(connection)
             if faults is not None:
                 faults(f"{name}/committed")
             return result
@@ -96,6 +96,20 @@ class Transactions:
 
     def _trying(self, attempt: Callable[[], _T], is_hurried: Callable[[], bool]) -> _T:
         return trying(attempt, store=self._shown, retry_s=self.retry_s, is_hurried=is_hurried)
+
+
+def commit(connection: Connection) -> None:
+    """Commit, and leave no transaction open where that fails.
+
+    SQLite keeps one open that met a lock at its end, and SQLAlchemy does not roll back what it
+    could not commit.
+    """
+    try:
+        connection.commit()
+    except BaseException:
+        if connection.dialect.name == "sqlite":
+            connection.connection.rollback()
+        raise
 
 
 def _announce(connection: Connection, name: str, faults: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from .errors import StoreError, StudyBusy
 from .lease import holds
 from .retrying import RETRY_S, trying
 from .schema import SCHEMA_VERSION, schema_version
+from .transactions import commit
 
 # What the migrations begin with: columns that every schema has.
 _studies = table("studies", *map(column, ("id", "name", "state", "cause", "owner", "lease_until")))
@@ -56,12 +57,77 @@ def upgrade(url: str, *, retry_s: float = RETRY_S) -> Upgrade:
         if before == SCHEMA_VERSION:
             done = Upgrade(before, before)
         else:
-            done = trying(lambda: _upgrade(engine), store=address(parsed), retry_s=retry_s)
+            with _Copy(file_of(parsed), before) as copy:
+                done = trying(
+                    lambda: _upgrade(engine, copy), store=address(parsed), retry_s=retry_s
+                )
+                copy.keep = True
     engine.dispose()
     return done
 
 
-def _upgrade(engine: Engine) -> Upgrade:
+class _Copy:
+    """The copy of an SQLite file, made once however often an upgrade is tried; it is removed with
+    the block unless it is to be kept.
+
+    Args:
+        source: None where there is nothing to copy.
+        version: The schema.
+    """
+
+    def __init__(self, source: Path | None, version: int) -> None:
+        self.source = source
+        self.version = version
+        self.path: Path | None = None
+        self.keep = False
+        self._connection: sqlite3.Connection | None = None
+        self._state = 0  # of the file when it was copied
+
+    def __enter__(self) -> _Copy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self.path is not None and not self.keep:
+            self.path.unlink(missing_ok=True)  # the database itself is still what it was
+
+    def make(self) -> None:
+        """Copy the file as it was committed, unless it has not changed since the last time.
+
+        Raises:
+            StoreError: It cannot be copied.
+        """
+        if self.source is None:
+            return
+        target = self.path or _free_name(self.source, self.version)
+        try:
+            if self._connection is None:
+                # Another connection, which sees nothing of our transaction.
+                self._connection = sqlite3.connect(self.source)
+            (state,) = self._connection.execute("PRAGMA data_version").fetchone()
+            if self.path is not None and state == self._state:
+                return
+            self.path, self._state = target, state
+            with closing(sqlite3.connect(target)) as copy:
+                self._connection.backup(copy)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot copy {self.source} to {target} before its upgrade ({error}); it was left"
+                " as it is"
+            ) from None
+
+
+def _free_name(path: Path, version: int) -> Path:
+    names = (f".{n}" if n else "" for n in range(1000))
+    return next(
+        free
+        for name in names
+        if not (free := path.with_name(f"{path.name}.schema-{version}{name}.bak")).exists()
+    )
+
+
+def _upgrade(engine: Engine, copy: _Copy) -> Upgrade:
     with engine.connect() as connection:
         is_sqlite = engine.dialect.name == "sqlite"
         if is_sqlite:
@@ -69,20 +135,15 @@ def _upgrade(engine: Engine) -> Upgrade:
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         lock_schema(connection)
         before = connection.execute(select(schema_version.c.version)).scalar_one()
-        if before == SCHEMA_VERSION:  # by another process, while we waited for the lock
-            return Upgrade(before, before)
+        if before == SCHEMA_VERSION:  # by another process, or our commit was not answered
+            return Upgrade(copy.version, before, copy.path)
         _let_go(connection)
-        copy = _copy_file(engine, before)
-        try:
-            _migrate(connection, before)
-            if is_sqlite:
-                _check_references(connection)
-        except BaseException:
-            if copy is not None:
-                copy.unlink()  # the database itself is still what it was
-            raise
-        connection.commit()
-        return Upgrade(before, SCHEMA_VERSION, copy)
+        copy.make()
+        _migrate(connection, before)
+        if is_sqlite:
+            _check_references(connection)
+        commit(connection)
+        return Upgrade(before, SCHEMA_VERSION, copy.path)
 
 
 def _let_go(connection: Connection) -> None:
@@ -101,29 +162,6 @@ def _let_go(connection: Connection) -> None:
         .where(_studies.c.owner != "")
         .values(owner="", lease_until=0.0, state="interrupted", cause="its controller is gone")
     )
-
-
-def _copy_file(engine: Engine, version: int) -> Path | None:
-    """A copy of an SQLite file as it was committed, under a name that is not taken."""
-    path = file_of(engine.url)
-    if path is None:
-        return None
-    names = (f".{n}" if n else "" for n in range(1000))
-    copy = next(
-        made
-        for name in names
-        if not (made := path.with_name(f"{path.name}.schema-{version}{name}.bak")).exists()
-    )
-    try:
-        # Another connection, which sees nothing of our transaction.
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-    except sqlite3.Error as error:
-        copy.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot copy {path} to {copy} before its upgrade ({error}); it was left as it is"
-        ) from None
-    return copy
 
 
 def _migrate(connection: Connection, before: int) -> None:

@@ -78,6 +78,24 @@ def test_a_database_that_stays_locked_stops_the_write(tmp_path):
     store.close()
 
 
+def test_a_commit_that_meets_a_lock_is_waited_for(tmp_path, caplog):
+    """Without a WAL, as in a file that somebody converted, readers keep writers from it."""
+    store, owner = sqlite_store(tmp_path), new_owner()
+    study = store.create_study(new_study("s"), owner)
+    store._transactions.engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "naslite.db", check_same_thread=False)) as reader:
+        assert reader.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM studies").fetchall()
+        ends = threading.Timer(0.3, reader.rollback)
+        ends.start()
+        propose(store, study, owner, 1)
+        ends.join()
+    assert "database is locked; trying again" in caplog.text
+    assert [trial.number for trial in store.trials(study)] == [1]
+    store.close()
+
+
 @pytest.mark.parametrize("told_by", ["thread", "signal", "before"])
 def test_who_is_told_to_hurry_gives_up_soon(told_by, tmp_path, monkeypatch):
     """A signal is handled in the very thread that waits."""

@@ -8,20 +8,21 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import ASSETS, REPOSITORY
 from databases import OLD, copy_old, dump, needs_postgres, own_postgres, rows, structure
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 
 from storage import ForeignDatabase, NoStore, Store, StoreError, StudyBusy
 from storage.database import parse_url
 from storage.lease import new_owner
 from storage.schema import SCHEMA_VERSION, metadata
 from storage.testing import dead_owner, new_study
+from storage.testing_events import passing_fault
 from storage.upgrading import Upgrade, upgrade
 
 BEFORE = [path for path in OLD if path.stem != f"schema_{SCHEMA_VERSION}"]
@@ -276,6 +277,74 @@ def test_without_room_for_the_copy_nothing_is_upgraded(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert dump(tmp_path / "naslite.db") == before
     assert not list(tmp_path.glob("*.bak*"))
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["unchanged", "changed"])
+def test_a_commit_that_fails_for_a_while_leaves_one_copy(changed, tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.retrying.FIRST_WAIT_S", 0.005)
+    url, copies = copy_old(ASSETS / "schema_1.db", tmp_path), []
+    backup = Backups(monkeypatch)
+
+    def fail(connection: Connection) -> None:
+        copies.append(sorted(path.name for path in tmp_path.glob("*.bak")))
+        if len(copies) < 4:
+            raise passing_fault()
+
+    def change(connection: Connection, cursor: object, statement: str, *_: object) -> None:
+        if changed and statement == "BEGIN IMMEDIATE" and len(copies) == 2:
+            with closing(sqlite3.connect(tmp_path / "naslite.db")) as other, other:
+                other.execute("UPDATE studies SET cause = 'changed'")
+
+    with listening("commit", fail), listening("before_cursor_execute", change):
+        done = upgrade(url)
+    assert (done.before, done.after) == (1, SCHEMA_VERSION)
+    assert done.copy == tmp_path / "naslite.db.schema-1.bak"
+    assert copies == 4 * [[done.copy.name]]
+    assert backup.count == (2 if changed else 1)
+    with closing(sqlite3.connect(done.copy)) as copy:
+        (cause,) = copy.execute("SELECT cause FROM studies").fetchone()
+    assert (cause == "changed") == changed
+
+
+def test_a_commit_that_fails_for_good_leaves_no_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.retrying.FIRST_WAIT_S", 0.005)
+    url = copy_old(ASSETS / "schema_1.db", tmp_path)
+    before = dump(tmp_path / "naslite.db")
+
+    def fail(connection: Connection) -> None:
+        raise passing_fault()
+
+    with listening("commit", fail), pytest.raises(StoreError, match="disk I/O error"):
+        upgrade(url, retry_s=0.1)
+    assert dump(tmp_path / "naslite.db") == before
+    assert not list(tmp_path.glob("*.bak*"))
+
+
+@contextmanager
+def listening(name: str, called: Callable[..., None]) -> Iterator[None]:
+    event.listen(Engine, name, called)
+    try:
+        yield
+    finally:
+        event.remove(Engine, name, called)
+
+
+class Backups:
+    """Counts the copies that SQLite makes; each reads the whole file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        counter = self
+
+        class Counting(sqlite3.Connection):
+            def backup(self, *arguments, **options) -> None:
+                counter.count += 1
+                super().backup(*arguments, **options)
+
+        connect = sqlite3.connect
+        monkeypatch.setattr(
+            sqlite3, "connect", lambda *a, **given: connect(*a, **{"factory": Counting, **given})
+        )
 
 
 def test_what_is_no_store_is_not_upgraded(tmp_path):
