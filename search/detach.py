@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from storage import NoStore, Store, StoreError, UnknownStudy
+from storage import Store, StoreError
 from storage.database import files_folder
 
 from .errors import NasliteError
@@ -18,7 +19,7 @@ POLL_S = 0.2
 
 def log_path(url: str, study: str) -> Path:
     """What a detached search prints."""
-    return files_folder(url) / "logs" / f"{study}.log"
+    return _log(files_folder(url), study)
 
 
 def worker_log(files: Path, study: str) -> Path:
@@ -28,6 +29,32 @@ def worker_log(files: Path, study: str) -> Path:
         files: The folder of the store's files.
     """
     return files / "logs" / f"{study}.workers.log"
+
+
+def logs_of(files: Path, study: str) -> list[Path]:
+    """The logs of a study that are there."""
+    return [path for path in (_log(files, study), worker_log(files, study)) if path.exists()]
+
+
+def unused_logs(files: Path, studies: Collection[str]) -> list[Path]:
+    """The logs that belong to none of these studies.
+
+    `a.workers.log` is of the study `a`, or of one that is called `a.workers`.
+    """
+    found = sorted((files / "logs").glob("*.log"))
+    return [path for path in found if not _owners(path) & set(studies)]
+
+
+class StillRunning(KeyboardInterrupt):
+    """Ctrl-C while we waited for a search that goes on.
+
+    Args:
+        process: Its process.
+    """
+
+    def __init__(self, process: int) -> None:
+        super().__init__()
+        self.process = process
 
 
 def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
@@ -40,6 +67,7 @@ def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
 
     Raises:
         NasliteError: It ended with an error, whose lines these are.
+        StillRunning: Ctrl-C while it begins.
     """
     path = log_path(url, study)
     try:
@@ -57,11 +85,15 @@ def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
             stderr=log,
             start_new_session=True,
         )
-    while process.poll() is None:
-        if _is_owned_by(process.pid, url, study):
-            process.returncode = 0  # it goes on without us
-            return process.pid
-        time.sleep(POLL_S)
+    try:
+        while process.poll() is None:
+            if _is_owned_by(process.pid, url, study):
+                process.returncode = 0  # it goes on without us
+                return process.pid
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        process.returncode = 0
+        raise StillRunning(process.pid) from None
     if process.returncode == 0:
         return None
     with path.open("rb") as stream:
@@ -72,14 +104,20 @@ def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
 
 
 def _is_owned_by(pid: int, url: str, study: str) -> bool:
+    """Whether a process runs the study, as far as the store can be asked now."""
     try:
-        store = Store(url, create=False)
-    except NoStore:
+        with closing(Store(url, create=False)) as store:
+            found = store.study(study)
+            return store.is_live(found) and found.owner.split("/")[1] == str(pid)
+    except StoreError:  # not made yet, not upgraded, locked...: the process itself will say so
         return False
-    try:
-        found = store.study(study)
-        return store.is_live(found) and found.owner.split("/")[1] == str(pid)
-    except (UnknownStudy, StoreError):
-        return False
-    finally:
-        store.close()
+
+
+def _log(files: Path, study: str) -> Path:
+    return files / "logs" / f"{study}.log"
+
+
+def _owners(log: Path) -> set[str]:
+    """The names of the studies that a log may be of."""
+    name = log.name.removesuffix(".log")
+    return {name, name.removesuffix(".workers")}

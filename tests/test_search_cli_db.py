@@ -154,6 +154,52 @@ def test_gc_removes_what_no_study_needs(naslite, tmp_path):
         assert not store.artifacts.exists(unused.sha256)
 
 
+# Logs
+
+
+def write_logs(store: Store, *names: str, age_s: float = 0.0) -> dict[str, Path]:
+    folder = store.artifacts.root.parent / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.log" for name in names}
+    for path in paths.values():
+        path.write_text("said")
+        os.utime(path, 2 * (time.time() - age_s,))
+    return paths
+
+
+def ended_study(store: Store, name: str) -> None:
+    owner = new_owner()
+    store.release(store.create_study(new_study(name), owner), owner, "finished")
+
+
+def test_the_logs_of_a_study_go_with_it(naslite, tmp_path):
+    url = f"sqlite:///{tmp_path / 'naslite.db'}"
+    with closing(Store(url)) as store:
+        for name in ("a", "b", "b.workers"):
+            ended_study(store, name)
+        logs = write_logs(store, "a", "a.workers", "b", "b.workers", "b.workers.workers")
+        for name in ("a", "b"):
+            assert naslite("rm", name, "--store", url)[0] == 0
+        assert [name for name in logs if logs[name].exists()] == ["b.workers", "b.workers.workers"]
+        assert naslite("rm", "b.workers", "--store", url)[0] == 0
+        assert not any(path.exists() for path in logs.values())
+
+
+def test_gc_removes_logs_without_a_study(naslite, tmp_path):
+    url = f"sqlite:///{tmp_path / 'naslite.db'}"
+    with closing(Store(url)) as store:
+        ended_study(store, "s")
+        kept = write_logs(store, "s", "s.workers", age_s=1e5) | write_logs(store, "begins")
+        gone = write_logs(store, "t", "t.workers", age_s=1e5)
+        out = naslite("db", "gc", "--dry-run", "--store", url)[1]
+        assert ", 2 logs (8 B), 0 rows" in out
+        assert all(path.exists() for path in gone.values())
+        found = json.loads(naslite("db", "gc", "--store", url, "--format", "json")[1])
+        assert found["logs"] == {"count": 2, "size_bytes": 8}
+        assert not any(path.exists() for path in gone.values())
+        assert all(path.exists() for path in kept.values())
+
+
 # Passwords
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +15,7 @@ from ..sizes import format_bytes
 from . import options
 
 if TYPE_CHECKING:
+    from storage import Store
     from storage.garbage import Amount, Garbage
     from storage.status import Status
 
@@ -58,19 +62,39 @@ def upgrade(store: str | None) -> None:
 @click.option("--dry-run", is_flag=True, help="Remove nothing, and say what would be removed.")
 @options.format
 def gc(store: str | None, dry_run: bool, format: str) -> None:
-    """Remove artifacts and cached stages that no trial needs, and leftovers of killed processes.
+    """Remove artifacts and cached stages that no trial needs, leftovers of killed processes, and
+    logs without a study.
 
     Studies may run meanwhile: what is in use, or was made lately, stays.
     """
     from storage import Store
-    from storage.garbage import collect
+    from storage.garbage import Amount, collect
 
-    opened = Store(store_url(store), create=False)
-    try:
+    with closing(Store(store_url(store), create=False)) as opened:
         found = collect(opened, dry_run=dry_run)
-    finally:
-        opened.close()
-    _print(format, _garbage_json(found), _garbage_text(found, dry_run=dry_run))
+        old = _old_logs(opened)
+    logs = Amount(len(old), sum(old.values()))
+    for path in old:
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    _print(format, _garbage_json(found, logs), _garbage_text(found, logs, dry_run=dry_run))
+
+
+def _old_logs(store: Store) -> dict[Path, int]:
+    """Logs without a study, and their bytes; a search that begins writes its log before its study
+    is there."""
+    from storage.garbage import MARGIN_S
+
+    from ..detach import unused_logs
+
+    studies = [summary.study.name for summary in store.studies()]
+    found = {}
+    for path in unused_logs(store.artifacts.root.parent, studies):
+        with suppress(FileNotFoundError):  # somebody else collects, too
+            seen = path.stat()
+            if seen.st_mtime < time.time() - MARGIN_S:
+                found[path] = seen.st_size
+    return found
 
 
 def _print(format: str, record: Mapping[str, Any], text: str) -> None:
@@ -116,13 +140,14 @@ def _status_text(found: Status, at: str) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 
 
-def _garbage_json(found: Garbage) -> dict[str, Any]:
+def _garbage_json(found: Garbage, logs: Amount) -> dict[str, Any]:
     amounts = {
         name: {"count": amount.count, "size_bytes": amount.size_bytes}
         for name, amount in (
             ("artifacts", found.artifacts),
             ("stages", found.stages),
             ("leftovers", found.leftovers),
+            ("logs", logs),
             ("in_use", found.in_use),
             ("kept", found.kept),
         )
@@ -130,12 +155,13 @@ def _garbage_json(found: Garbage) -> dict[str, Any]:
     return {**amounts, "rows": found.rows}
 
 
-def _garbage_text(found: Garbage, *, dry_run: bool) -> str:
+def _garbage_text(found: Garbage, logs: Amount, *, dry_run: bool) -> str:
     removed = ", ".join(
         (
             _amount(found.artifacts, "artifacts"),
             _amount(found.stages, "cached stages"),
             _amount(found.leftovers, "leftovers of killed processes"),
+            _amount(logs, "logs"),
             f"{found.rows} rows",
         )
     )

@@ -51,15 +51,24 @@ def start_detached(
     Args:
         given: Values of options by parameter; None = not given.
     """
-    from ..detach import log_path, start
+    from ..detach import StillRunning, log_path, start
 
     words = [*arguments]
     for name, value in given.items():
         if value is not None:
             words += [f"--{name.removeprefix('known_')}", str(value)]
     click.echo(f"starting {study} in the background ...")
-    process = start(words, url=url, study=study)
     at = store_option(url)
+    try:
+        process = start(words, url=url, study=study)
+    except StillRunning as interrupted:
+        click.echo(
+            f"study {study} goes on in the background as process {interrupted.process};"
+            f" `naslite stop {study}{at}` ends it once it has begun,"
+            f" `kill {interrupted.process}` at any time",
+            err=True,
+        )
+        raise
     if process is None:
         click.echo(f"study {study} has ended; `naslite best {study}{at}` shows its front")
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from ..config import store_url
@@ -12,8 +14,19 @@ from . import options
 @click.argument("name")
 @options.store
 def rm(name: str, store: str | None) -> None:
-    """Delete the study NAME and the files that no other study uses."""
+    """Delete the study NAME, its logs, and the files that no other study uses."""
     from storage import Store
+    from storage.database import files_folder
 
-    files = Store(store_url(store), create=False).remove(name)
-    click.echo(f"removed study {name} and {len(files)} artifacts")
+    from ..detach import logs_of, unused_logs
+
+    url = store_url(store)
+    with closing(Store(url, create=False)) as opened:
+        artifacts = opened.remove(name)
+        studies = [summary.study.name for summary in opened.studies()]
+    files = files_folder(url)
+    unused = set(unused_logs(files, studies))
+    for log in logs_of(files, name):
+        if log in unused:
+            log.unlink(missing_ok=True)
+    click.echo(f"removed study {name} and {len(artifacts)} artifacts")
