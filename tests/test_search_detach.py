@@ -55,7 +55,7 @@ def test_a_store_that_cannot_be_asked_yet_does_not_end_the_wait(
     """The search itself says what is wrong, in its log, which is shown once it has ended."""
     make(tmp_path)
     url = f"sqlite:///{tmp_path / 'naslite.db'}"
-    with pytest.raises(NasliteError, match="^No such option.*--nonsense"):
+    with pytest.raises(NasliteError, match=r"^No such option.*--nonsense"):
         detach.start(["run", "--nonsense"], url=url, study="s")
     assert not detach._is_owned_by(os.getpid(), url, "s")
 
