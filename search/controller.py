@@ -102,7 +102,10 @@ class Controller:
         """
         state, cause = "failed", ""
         try:
-            with self._interrupts.deferred(), heartbeat(self.store, self.study, self.owner):
+            with (
+                self._interrupts.deferred(self.store.hurry),
+                heartbeat(self.store, self.study, self.owner),
+            ):
                 self.observer.started(self.study, self.trials)
                 state, cause = self._loop()
             if state == "interrupted":

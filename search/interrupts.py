@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.pending = False
         self._deferred = False
+        self._noticed: Callable[[], None] = lambda: None
         self._shielded = False
 
     def check(self) -> None:
@@ -30,13 +31,18 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """In the block the first signal is only noted; the second one raises."""
-        before, self._deferred = self._deferred, True
+    def deferred(self, noticed: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """In the block the first signal is only noted; the second one raises.
+
+        Args:
+            noticed: Called by the first signal's handler.
+        """
+        before = self._deferred, self._noticed
+        self._deferred, self._noticed = True, noticed
         try:
             yield
         finally:
-            self._deferred = before
+            self._deferred, self._noticed = before
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -56,6 +62,8 @@ class Interrupts:
 
         def handle(number: int, frame: FrameType | None) -> None:
             first, self.pending = not self.pending, True
+            if first:
+                self._noticed()
             if self._shielded or (self._deferred and first):
                 return
             raise KeyboardInterrupt

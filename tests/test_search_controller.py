@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from doubles import SPACE, FormulaBench, control, new_study, table
@@ -358,3 +360,27 @@ def test_errors_of_the_database_are_one_line(tmp_path):
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(StoreError, match=r"a\.db failed: file is not a database"):
         store.study("s")
+
+
+def test_a_signal_ends_the_wait_for_a_locked_database(tmp_path, caplog):
+    """A user who presses Ctrl-C does not wait for a minute until a lock may go."""
+    url = f"sqlite:///{tmp_path / 'locked.db'}"
+    store, other = Store(url), sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    new_study(store, trials=12)
+
+    def lock(candidate):
+        if len(bench.built) == 3:
+            other.execute("BEGIN IMMEDIATE")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    bench = FormulaBench(lock)
+    began = time.monotonic()
+    with pytest.raises((KeyboardInterrupt, StoreError)):
+        control(store, bench=bench)
+    assert time.monotonic() - began < 40  # 60 s for each of finish and release without it
+    other.execute("ROLLBACK")
+    other.close()
+    again = Store(url)
+    study = again.study("s")
+    again.release(study, study.owner, "interrupted")  # as if this process had ended
+    assert len(control(again)) == 13
