@@ -95,7 +95,7 @@ class LimitsConfig(Section):
     memory: Bytes | None = Field(
         None,
         description="Resident memory of a worker with its children, such as `4 GB`; default: 90 %"
-        " of the machine's, divided by the workers.",
+        " of the machine's, shared by the workers and the timing process.",
     )
     max_attempts: int = Field(
         2, ge=1, description="How often a trial is begun whose worker dies; errors never repeat."

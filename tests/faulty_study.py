@@ -31,7 +31,7 @@ FILES = (
 PROGRAM = [sys.executable, "-c", "from search.cli import main; main()"]
 DEADLINE_S = 600.0
 
-TIMEOUT_S = 8
+TIMEOUT_S = 15  # of a trial that needs about 4 on a machine that is not busy
 MEMORY_MB = 1000  # of a worker, which needs about 450
 SCRATCH_MB = 16  # of which a trial needs 0.1
 STAGES = "naslite.db.files/stages"
