@@ -41,6 +41,7 @@ def run(
     trials: int | None = None,
     minutes: float | None = None,
     seed: int | None = None,
+    workers: int | None = None,
     enqueue: Sequence[Mapping[str, Any]] = (),
     known_from: str | None = None,
     observer: Observer | None = None,
@@ -50,7 +51,7 @@ def run(
     Args:
         source: A config file, or its content as a mapping (paths are then relative to the
             current folder).
-        name: Instead of the config's `study`; likewise the store, the budget and the seed.
+        name: Instead of the config's `study`; likewise the store, budget, seed and workers.
         enqueue: Candidates to evaluate first, after those of the config's own `enqueue`; also
             trials as `Row.to_json` gives them. Problems count on from the config's.
         known_from: A study of the same store and task: what it evaluated is not evaluated again.
@@ -62,7 +63,7 @@ def run(
     """
     from .prepare import prepare
 
-    config, folder, problems, label = _read(source, name, trials, minutes, seed, enqueue)
+    config, folder, problems, label = _read(source, name, trials, minutes, seed, enqueue, workers)
     if config is None:
         raise ConfigError(label, problems)
     url = store_url(store, config)
@@ -186,6 +187,7 @@ def _read(
     minutes: float | None = None,
     seed: int | None = None,
     enqueue: Sequence[Mapping[str, Any]] = (),
+    workers: int | None = None,
 ) -> tuple[StudyConfig | None, Path, list[Problem], str]:
     if isinstance(source, Mapping):
         label, folder, raw = "config", Path.cwd(), dict(source)
@@ -197,6 +199,8 @@ def _read(
         raw["study"] = name
     if seed is not None:
         raw["seed"] = seed
+    if workers is not None:
+        raw["workers"] = workers
     budget = {"trials": trials, "minutes": minutes}
     given = {key: value for key, value in budget.items() if value is not None}
     if given and isinstance(raw.get("budget", {}), dict):
@@ -284,7 +288,8 @@ def _baseline(
     outcome = baseline_outcome(dispatcher, prepared.space, interrupts, attempts)
     interrupts.check()
     if outcome.state != "complete":
-        raise ConfigError(label, [Problem("task", outcome.cause)])
+        key = "limits" if "limits." in outcome.cause else "task"
+        raise ConfigError(label, [Problem(key, outcome.cause)])
     return outcome
 
 

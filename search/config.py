@@ -277,6 +277,8 @@ def _problem(details: dict[str, Any]) -> Problem:
         return Problem(path, unknown_name("key", key, known))
     if kind == "missing":
         return Problem(path, "this key is required")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(path, f"must be keys and values, got {got!r}")
     if kind == "value_error":
         return Problem(path, str(details["ctx"]["error"]))
     message = details["msg"][0].lower() + details["msg"][1:]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from storage.database import files_folder
 from .errors import NasliteError
 
 POLL_S = 0.2
+STORE_VARIABLE = "_NASLITE_STORE"  # --store of a search in the background
 
 
 def log_path(url: str, study: str) -> Path:
@@ -57,10 +59,20 @@ class StillRunning(KeyboardInterrupt):
         self.process = process
 
 
-def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
+def start(
+    arguments: Sequence[str],
+    *,
+    url: str,
+    study: str,
+    begun: Callable[[int, Path], None] = lambda process, log: None,
+) -> int | None:
     """Run `naslite` with these arguments in a process group of its own.
 
-    Returns once its controller owns the study; what it prints is appended to its log.
+    Returns once its controller owns the study; what it prints is appended to its log. The store's
+    URL, which may hold a password, is handed over in the environment.
+
+    Args:
+        begun: Called with the process and its log as soon as there are any.
 
     Returns:
         Its process; None if it has ended well already.
@@ -84,7 +96,9 @@ def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, STORE_VARIABLE: url},
         )
+    begun(process.pid, path)
     try:
         while process.poll() is None:
             if _is_owned_by(process.pid, url, study):
@@ -100,7 +114,9 @@ def start(arguments: Sequence[str], *, url: str, study: str) -> int | None:
         stream.seek(began)
         lines = stream.read().decode("utf-8", "replace").splitlines()
     said = [line.removeprefix("naslite: ") for line in lines if line.startswith("naslite: ")]
-    raise NasliteError("\n".join(said) or f"it ended with code {process.returncode}; see {path}")
+    code = process.returncode
+    ended = f"died of signal {-code}" if code < 0 else f"ended with code {code}"
+    raise NasliteError("\n".join(said) or f"the search {ended}; see {path}")
 
 
 def _is_owned_by(pid: int, url: str, study: str) -> bool:

@@ -33,7 +33,13 @@ def export(results: StudyResults, number: int, folder: Path) -> Path:
             f"trial {number} of {results.name!r} has nothing to export: it is {row.trial.state}"
             f"{f' ({row.trial.cause})' if row.trial.cause else ''}"
         )
-    stored, facts = results.store.artifacts.verified(artifact.sha256)
+    try:
+        stored, facts = results.store.artifacts.verified(artifact.sha256)
+    except CorruptFiles as error:
+        raise CorruptFiles(
+            f"{error}; is the store's folder of files (NASLITE_FILES) the one"
+            " that the study was run with?"
+        ) from None
     files = [stored / file.name for file in artifact.files]
     if describe_artifact(files, artifact.format) != artifact:
         raise CorruptFiles(f"the files of artifact {artifact.sha256} are not those measured")

@@ -103,7 +103,8 @@ def trials_view(results: StudyResults, rows: Sequence[Row], *, width: int) -> Re
 
 def studies_table(summaries: Sequence[StudySummary]) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for name in ("study", "state", "trials", "by state", "minutes", "updated (UTC)", "cause"):
+    header = ("study", "state", "trials", "by state", "min searched", "updated (UTC)", "cause")
+    for name in header:
         table.add_column(name, overflow="fold", no_wrap=name.startswith("updated"))
     for record in map(study_json, summaries):
         counts = ", ".join(f"{n} {state}" for state, n in record["counts"].items())
@@ -149,6 +150,8 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
     yield f"candidate: {short(results, row)}"
     if trial.cause:
         yield f"cause: {trial.cause}"
+    if "worker died" in trial.cause:
+        yield f"its traceback: `naslite logs {results.name} --workers`"
     stages = Table("stage", "options", "seconds", "cached", "note", box=SIMPLE_HEAD)
     for stage in trial.stages:
         options = ", ".join(f"{k}={_plain(v)}" for k, v in stage.options.items())
@@ -261,7 +264,8 @@ def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
         found = next(m for m in row.trial.measurements if m.metric == name)
         if found.low is None or found.high is None:
             return value
-        return f"{value}\n[{found.low:.3f}, {found.high:.3f}]"
+        mark = " noisy" * found.noisy
+        return f"{value}\n[{found.low:.3f}, {found.high:.3f}]{mark}"
     ratio = _ratio(name, row.metrics, reference)
     return f"{value}\n{ratio}" if ratio else value
 

@@ -20,6 +20,7 @@ from .retrying import first_line
 from .schema import SCHEMA_VERSION, alembic_version, metadata, schema_version
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+ALIASES = {"postgres": "postgresql"}  # as many hosts write it
 DURABILITIES = ("normal", "full")
 # How long SQLite waits for a lock by itself; meanwhile Python cannot react to Ctrl-C.
 BUSY_TIMEOUT_S = 2.0
@@ -40,6 +41,7 @@ def parse_url(text: str) -> URL:
             f"the store must be a URL such as sqlite:///naslite.db, got {without_password(text)!r}"
         ) from None
     backend, shown = url.get_backend_name(), without_password(text)
+    backend = ALIASES.get(backend, backend)
     if backend not in DRIVERS:
         known = ", ".join(DRIVERS)
         raise StoreError(f"the store must be one of {known}, got {backend!r} in {shown!r}")

@@ -76,10 +76,7 @@ def take_over(connection: Connection, study: Study, owner: str) -> None:
     now = time.time()
     seen, until, since = holder
     if seen != owner and holds(seen, until, now):
-        raise StudyBusy(
-            f"study {study.name!r} is being run by {shown(seen, since)};"
-            f" `naslite stop {study.name}` ends it after its current trial"
-        )
+        raise busy(study.name, seen, since)
     changed = connection.execute(
         update(table)
         .where(table.c.id == study.id, table.c.owner == seen)
@@ -94,6 +91,14 @@ def take_over(connection: Connection, study: Study, owner: str) -> None:
     )
     if changed.rowcount != 1:
         raise StudyBusy(f"study {study.name!r} was just taken by another controller; try again")
+
+
+def busy(name: str, owner: str, since: float) -> StudyBusy:
+    """The error that a study has a live controller already."""
+    return StudyBusy(
+        f"study {name!r} is being run by {shown(owner, since)};"
+        f" `naslite stop {name}` ends it after its running trials"
+    )
 
 
 def holds(owner: str, lease_until: float, now: float) -> bool:

@@ -14,7 +14,7 @@ from . import queries
 from .artifacts import file_stores
 from .database import address, check_writable, connect, files_folder, parse_url, sqlite_file
 from .errors import NameTaken, NoStore, UnknownStudy
-from .lease import check_lease, holds
+from .lease import busy, check_lease, holds
 from .records import Extension, Outcome, Request, Study, StudySummary, Trial
 from .retrying import RETRY_S
 from .transactions import Transactions
@@ -126,6 +126,15 @@ class StoreReader:
         """What a function of a connection returns; all that it reads is of one moment."""
         return self._transactions.read(work)
 
+    def check_free(self, study: Study) -> None:
+        """Check, without writing, that nobody runs the study.
+
+        Raises:
+            StudyBusy
+        """
+        if self.is_live(study):
+            raise busy(study.name, study.owner, study.claimed_at)
+
     def _as_seen(self, study: Study) -> Study:
         """A study whose controller is gone is interrupted, though it could not say so."""
         if study.state != "running" or self.is_live(study):
@@ -137,7 +146,8 @@ def check_new_study(url: str, name: str) -> None:
     """Check, without writing, that a study of this name can be created at this address.
 
     Raises:
-        StoreError: The name is taken, the database is not ours, or it cannot be written.
+        StoreError: The name is taken (StudyBusy if that study runs), the database is not ours, or
+            it cannot be written.
     """
     path = sqlite_file(parse_url(url))
     try:
@@ -148,6 +158,7 @@ def check_new_study(url: str, name: str) -> None:
         return
     try:
         if store.has_study(name):
+            store.check_free(store.study(name))
             raise NameTaken(name_taken(name))
     finally:
         store.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -86,22 +87,28 @@ def done(workspace):
 def test_a_detached_search_is_followed_steered_and_stopped(workspace, slow_config, naslite):
     started = naslite_command(workspace, "run", slow_config, "--detach")
     assert started.returncode == 0, started.stderr
-    found = re.search(r"study toy runs as process (\d+); it writes (\S+toy\.log)", started.stdout)
+    found = re.search(r"as process (\d+); its log is (\S+toy\.log)", started.stdout)
     assert found is not None, started.stdout
     process = psutil.Process(int(found[1]))
     assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
     assert len(until(process.children, "a worker")) >= 1
-    result = naslite("run", slow_config)
-    assert "a study named 'toy' exists" in one_line(result)
     busy = one_line(naslite("resume", "toy"))
+    assert one_line(naslite("run", slow_config)) == busy
+    for arguments in (("run", slow_config), ("resume", "toy")):
+        refused = naslite_command(workspace, *arguments, "--detach")
+        assert (refused.returncode, refused.stderr) == (2, busy)
+    assert "is being run" not in Path(found[2]).read_text()  # the log of the one that runs
     host = os.uname().nodename
     assert f"study 'toy' is being run by process {process.pid} on {host} since 2" in busy
     assert "is being run by process" in one_line(naslite("rm", "toy"))
 
     wanted = [{"structured_pruning.ratio": 0.8, "distillation.epochs": 20}]
     (workspace.folder / "wanted.json").write_text(json.dumps(wanted))
-    assert "will evaluate 1 candidates next" in naslite("enqueue", "toy", "wanted.json")[1]
+    assert "will evaluate 1 candidate next" in naslite("enqueue", "toy", "wanted.json")[1]
     assert "300 trials in total" in naslite("extend", "toy", "--trials", 300)[1]
+    too_few = one_line(naslite("extend", "toy", "--trials", 1))
+    assert "at least the" in too_few
+    assert "got 1" in too_few
 
     def enqueued():
         store = Store(workspace.store)
@@ -133,6 +140,12 @@ def test_a_detached_search_that_cannot_begin_says_why(workspace):
     assert failed.returncode == 2
     assert "did you mean 'accuracy'" in failed.stderr
     assert failed.stderr.count("\n") == 1
+    outside = naslite_command(workspace, "run", config, "--detach", "--name", "../../x")
+    assert (outside.returncode, outside.stderr.count("\n")) == (2, 1)
+    assert "a study's name must be 1 to 100 letters" in outside.stderr
+    unknown = naslite_command(workspace, "resume", "nope", "--detach")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    assert [path.name for path in workspace.folder.rglob("*.log")] == ["toy.log"]
 
 
 def test_a_detached_resume_that_ends_at_once_says_so(workspace, naslite):

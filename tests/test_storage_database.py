@@ -11,7 +11,7 @@ import pytest
 from databases import needs_postgres, own_postgres
 from sqlalchemy import create_engine
 
-from storage import ForeignDatabase, NameTaken, NoStore, Store, StoreError
+from storage import ForeignDatabase, NameTaken, NoStore, Store, StoreError, StudyBusy
 from storage.database import parse_url
 from storage.lease import new_owner
 from storage.schema import SCHEMA_VERSION
@@ -307,6 +307,11 @@ def test_a_check_of_a_store_writes_nothing(tmp_path):
 def test_a_check_finds_that_a_name_is_taken(tmp_path):
     url = make_store(tmp_path / "naslite.db", "digits")
 
+    refused("check", url, StudyBusy, r"study 'digits' is being run by process \d+ on", tmp_path)
+    store = Store(url)
+    study = store.study("digits")
+    store.release(study, study.owner, "finished")
+    store.close()
     message = "a study named 'digits' exists; continue it with `naslite resume digits`"
     refused("check", url, NameTaken, message, tmp_path)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
-
-from storage import StoreError
 
 from ..errors import NasliteError
 from ..registry import unknown_name
@@ -72,6 +73,12 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `naslite` command. Exit code 0, 2 for an error of the user, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with suppress(io.UnsupportedOperation):  # standard error may be no file
+            faulthandler.enable()  # a task that crashes Python leaves a traceback
+        from storage import StoreError  # here: Ctrl-C may come while it loads
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     try:
         cli.main(given, prog_name="naslite", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -35,4 +35,5 @@ def enqueue(name: str, file: Path, store: str | None) -> None:
     when = "next"
     if not opened.is_live(study):
         when = f"first, once `naslite resume {name}{store_option(url)}` continues it"
-    click.echo(f"{name} will evaluate {len(candidates)} candidates {when}")
+    many = f"{len(candidates)} candidate{'s' * (len(candidates) != 1)}"
+    click.echo(f"{name} will evaluate {many} {when}")

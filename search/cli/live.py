@@ -22,7 +22,7 @@ from ..results import StudyResults
 
 
 @contextmanager
-def live_observer(store: str) -> Iterator[Observer]:
+def live_observer(store: str) -> Iterator[Progress]:
     """An observer that draws on standard output while the block runs.
 
     Args:

@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from ..config import store_option
+from ..detach import STORE_VARIABLE
 from ..errors import NasliteError
 from ..report import as_csv, as_json, console
 
 store = click.option(
     "--store",
     metavar="URL",
+    envvar=STORE_VARIABLE,
     help="Database of studies; default: NASLITE_STORE, else sqlite:///naslite.db.",
 )
 format = click.option(
@@ -51,16 +53,19 @@ def start_detached(
     Args:
         given: Values of options by parameter; None = not given.
     """
-    from ..detach import StillRunning, log_path, start
+    from ..detach import StillRunning, start
 
     words = [*arguments]
     for name, value in given.items():
         if value is not None:
             words += [f"--{name.removeprefix('known_')}", str(value)]
-    click.echo(f"starting {study} in the background ...")
+
+    def begun(process: int, log: Path) -> None:
+        click.echo(f"{study} begins in the background as process {process}; its log is {log}")
+
     at = store_option(url)
     try:
-        process = start(words, url=url, study=study)
+        process = start(words, url=url, study=study, begun=begun)
     except StillRunning as interrupted:
         click.echo(
             f"study {study} goes on in the background as process {interrupted.process};"
@@ -72,7 +77,7 @@ def start_detached(
     if process is None:
         click.echo(f"study {study} has ended; `naslite best {study}{at}` shows its front")
         return
-    click.echo(f"study {study} runs as process {process}; it writes {log_path(url, study)}")
+    click.echo(f"study {study} runs")
     click.echo(f"`naslite logs {study} -f{at}` follows it, `naslite stop {study}{at}` ends it")
 
 
@@ -87,9 +92,13 @@ def ask(url: str, name: str, kind: str, payload: Mapping[str, Any]) -> None:
     with closing(Store(url, create=False)) as opened:
         study = opened.study(name)
         if not opened.is_live(study):
+            given = [
+                f" --{key} {value:g}" for key, value in payload.items() if value and key != "now"
+            ]
+            totals = "".join(given)
             raise NasliteError(
                 f"study {name!r} is not running (it is {study.state}); nothing was asked."
-                f" `naslite resume {name}{store_option(url)}` continues it"
+                f" `naslite resume {name}{totals}{store_option(url)}` continues it"
             )
         opened.add_request(study, kind, payload)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from ..config import store_url
@@ -21,13 +23,21 @@ def resume(
     """Continue the study NAME where it was left; --trials and --minutes are new totals."""
     url = store_url(store)
     if detach:
+        from storage import Store
+
+        with closing(Store(url, create=False)) as opened:
+            opened.check_free(opened.study(name))
         given = {"trials": trials, "minutes": minutes}
-        options.start_detached(["resume", name, "--store", url], given, url=url, study=name)
+        options.start_detached(["resume", name], given, url=url, study=name)
         return
     from ..build import resume as resume_study
 
     with live_observer(url) as observer:
         results = resume_study(
             name, store=store, trials=trials, minutes=minutes, observer=observer
+        )
+    if not observer.name:  # no controller was needed
+        click.echo(
+            f"study {name} has finished: {results.study.cause}; a larger --trials goes on with it"
         )
     finish(results)

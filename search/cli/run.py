@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from ..config import configured_store, load_config, store_url
+from ..config import check_study_name, configured_store, load_config, store_url
 from ..enqueue import load_candidates
+from ..errors import NasliteError
 from . import options
 from .live import finish, live_observer
 
@@ -27,14 +28,20 @@ from .live import finish, live_observer
     metavar="NAME",
     help="A study of the same store and task: what it measured is not measured again.",
 )
+@click.option("--workers", type=click.IntRange(min=1), help="Trials built at a time.")
 @options.detach
 def run(config: Path, store: str | None, detach: bool, **given: Any) -> None:
     """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
     url = store or configured_store(config) or store_url(None)
     if detach:
         name = given["name"] or str(load_config(config)["study"])
-        arguments = ["run", str(config), "--store", url]
-        options.start_detached(arguments, given, url=url, study=name)
+        from storage.reading import check_new_study
+
+        try:
+            check_new_study(url, check_study_name(name))
+        except ValueError as error:
+            raise NasliteError(f"--name: {error}") from None
+        options.start_detached(["run", str(config)], given, url=url, study=name)
         return
     from ..build import run as run_study
 
