@@ -25,7 +25,7 @@ from search.testing_supervision import until
 from storage import Store, StoreError
 
 PROGRAM = [sys.executable, "-c", "from search.cli import main; main()"]
-KILLS = 10
+KILLS = 8
 TRIALS = 60
 # None: naslite's own number, where each trial loses at most one worker.
 QUICK = [("random", 1, MANY), ("genetic", 3, None)]
