@@ -196,7 +196,8 @@ def reference(folder: Path) -> Ended:
 
 
 def struck(folder: Path, trials: Sequence[tuple[str, str]] = STRIKES) -> Ended:
-    return search(folder, mixed(trials), workers=2)
+    candidates = mixed(trials)
+    return search(folder, candidates, workers=2, lag=len(candidates))  # a hang holds up no other
 
 
 def filled_and_damaged(folder: Path) -> Ended:
