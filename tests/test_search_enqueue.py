@@ -135,7 +135,7 @@ def test_any_subset_of_a_candidates_knobs_resolves_into_the_space(indices, data)
         (b"[{", "the file of candidates is not JSON: "),
         (b"\xff\xfe", "the file of candidates is not JSON: "),
         (b'{"prune.ratio": 0.5}', "must hold a JSON list of candidates, or of trials"),
-        (b"[3]", "enqueue.0: input should be a valid dictionary, got 3"),
+        (b"[3]", "enqueue.0: must be keys and values, got 3"),
         (b'[{"structured_pruning.ratio": NaN}]', "enqueue.0.structured_pruning.ratio: "),
         (b'[{"structured_pruning.ratio": 0.5}, {}]', "enqueue.1: means the same as the uncom"),
     ],
