@@ -132,7 +132,9 @@ class EventContract:
 
         monkeypatch.setattr(store._transactions, "retry_s", 0.2)
         store.faults = fail
-        with pytest.raises(StoreError, match=r"failed for 0\.2 s: disk I/O error.*resume NAME"):
+        with pytest.raises(
+            StoreError, match=r"failed for \d+(\.\d+)? s: disk I/O error.*resume NAME"
+        ):
             store.propose(study, owner, 1, CANDIDATE, "key")
         store.faults = None
         assert seen(store) == before

