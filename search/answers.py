@@ -39,14 +39,7 @@ class Answers:
         other = self._by_candidate.get(key)
         if other is None:
             return self._known.get(key)
-        return Outcome(
-            other.state,
-            other.cause,
-            tuple(replace(stage, cached=True, seconds=0.0) for stage in other.stages),
-            other.artifact,
-            other.measurements,
-            reused_from=other.number,
-        )
+        return taken_over(other)
 
     def of_artifact(self, sha256: str) -> tuple[int, tuple[Measurement, ...]] | None:
         """The trial that gave the same bytes, and what was measured on them."""
@@ -62,3 +55,20 @@ class Answers:
         for table in (self._by_candidate, self._known):
             for key in [k for k, v in table.items() if v.artifact and v.artifact.sha256 == lost]:
                 del table[key]
+
+
+def taken_over(trial: Trial, study: str = "") -> Outcome:
+    """The outcome of an ended trial for another one that means the same.
+
+    Args:
+        study: Of the trial, if it is another study.
+    """
+    return Outcome(
+        trial.state,
+        trial.cause,
+        tuple(replace(stage, cached=True, seconds=0.0) for stage in trial.stages),
+        trial.artifact,
+        trial.measurements,
+        reused_from=trial.number,
+        reused_study=study,
+    )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from storage import Known, Outcome, Store, Study, Trial
 from strategies.space import SpaceError, candidate_key
 
+from .answers import taken_over
 from .errors import NasliteError
 
 if TYPE_CHECKING:
@@ -73,16 +73,7 @@ def _known(trial: Trial, study: Study, prepared: Prepared, bench: Workbench) -> 
     keys = bench.stage_keys(candidate)[: len(trial.stages)]
     if [stage.key for stage in trial.stages] != keys:
         return None
-    outcome = Outcome(
-        trial.state,
-        trial.cause,
-        tuple(replace(stage, cached=True, seconds=0.0) for stage in trial.stages),
-        trial.artifact,
-        trial.measurements,
-        reused_from=trial.number,
-        reused_study=study.name,
-    )
-    return Known(candidate_key(candidate), outcome)
+    return Known(candidate_key(candidate), taken_over(trial, study.name))
 
 
 def of_baseline(known: Sequence[Known], prepared: Prepared) -> Outcome | None:
