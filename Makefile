@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STORE ?= sqlite:///naslite.db
+# Most tests wait for processes that they have started; a file's tests stay together.
+JOBS ?= -n 2 --dist loadfile
 
 .PHONY: help demo test quick lint docs clean
 
@@ -14,10 +16,10 @@ demo: .venv/installed  ## search the digits demo (or continue it) and print its 
 	else $(BIN)/naslite run configs/digits.yaml --store $(STORE); fi
 
 test: lint  ## lint, types, layer contract and every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(JOBS)
 
 quick: .venv/dev  ## the tests that are not marked slow
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(JOBS) -m "not slow"
 
 lint: .venv/dev  ## format, lint, types, layer contract
 	$(BIN)/ruff format --check .

@@ -61,19 +61,29 @@ class OurStudy:
         self.study: Study = self.store.create_study(new, self.owner)
         self._number = 0
         self._artifact = _artifact(self.store)
+        self._next = self._prepared()
 
     def fill(self, trials: int) -> None:
         while self._number < trials:
             self.propose_and_finish()
+            self.prepare()
 
     def propose_and_finish(self) -> None:
-        number = self._number
-        candidate = {knob.name: (number % 97) / 97 for knob in self.space}
+        """Store the prepared trial."""
+        number, (candidate, outcome) = self._number, self._next
         self.store.propose(
             self.study, self.owner, number, candidate, candidate_key(candidate), memo={"n": number}
         )
-        self.store.finish(self.study, self.owner, number, self._outcome(number, candidate))
+        self.store.finish(self.study, self.owner, number, outcome)
+
+    def prepare(self) -> None:
+        """What a strategy and a bench would have made of the next trial."""
         self._number += 1
+        self._next = self._prepared()
+
+    def _prepared(self) -> tuple[Candidate, Outcome]:
+        candidate = {knob.name: (self._number % 97) / 97 for knob in self.space}
+        return candidate, self._outcome(self._number, candidate)
 
     def read(self) -> StudyResults:
         """The front, as one who opens the study gets it."""
@@ -162,28 +172,45 @@ def _storing(
         optuna = OptunaStudy(folder / f"optuna-{knobs}-{trials}.db", knobs)
         ours.fill(trials)
         optuna.fill(trials)
-        for what, first, second, times in (
-            ("propose + finish", ours.propose_and_finish, optuna.ask_and_tell, rounds),
-            ("open for `best`", ours.read, optuna.read, 3),
+        for what, first, second, times, between in (
+            (
+                "propose + finish",
+                ours.propose_and_finish,
+                optuna.ask_and_tell,
+                rounds,
+                ours.prepare,
+            ),
+            ("open for `best`", ours.read, optuna.read, 3, lambda: None),
         ):
-            ms, other = _by_turns(first, second, times)
+            ms, other = _by_turns(first, second, times, between)
             cells = [f"{ms:.2f}", f"{other:.0f}", f"{other / ms:.0f}"]
             rows.append([str(knobs), f"{trials:,}", what, *cells])
     return rows
 
 
 def _by_turns(
-    first: Callable[[], object], second: Callable[[], object], rounds: int
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    between: Callable[[], object],
 ) -> tuple[float, float]:
-    """Medians in ms of two functions that are called by turns; the first calls do not count."""
+    """Medians in ms of two functions that are called by turns; the first calls do not count.
+
+    As in `timeit` no garbage is collected meanwhile. `between` is called after each turn.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
-        for which, function in enumerate((first, second)):
-            gc.collect()
-            began = time.perf_counter()
-            function()
-            if turn:
-                times[which].append(1000 * (time.perf_counter() - began))
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds + 1):
+            for which, function in enumerate((first, second)):
+                began = time.perf_counter()
+                function()
+                if turn:
+                    times[which].append(1000 * (time.perf_counter() - began))
+            between()
+    finally:
+        gc.enable()
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -203,27 +230,33 @@ def _controller(folder: Path, sizes: tuple[int, ...]) -> list[list[str]]:
 
 
 def _readers(folder: Path, readers: int, seconds: float) -> list[list[str]]:
-    """The rate of a search with and without others that read it, by turns."""
-    rates: dict[int, list[float]] = {0: [], readers: []}
-    errors = 0
+    """The rate of a search alone, beside processes that read it, and beside as many that never
+    look at it but compute for as long, by turns."""
+    rates: dict[str, list[float]] = {"alone": [], "read": [], "compute": []}
+    errors, cpu_s = 0, 0.0
     for turn in range(3):
-        for count in rates:
-            study = OurStudy(folder / f"readers-{turn}-{count}.db", 20)
-            processes = [_reader(study.url) for _ in range(count)]
-            for process in processes:
+        for what, found in rates.items():
+            study = OurStudy(folder / f"readers-{turn}-{what}.db", 20)
+            code = READER if what == "read" else f"SECONDS = {cpu_s}\n{COMPUTER}"
+            others = [_other(code, study.url) for _ in range(readers if what != "alone" else 0)]
+            for process in others:
                 assert process.stdout is not None
-                process.stdout.readline()  # it has read once
-            rate = _rate(study, seconds)
-            for process in processes:
-                process.terminate()
-                _, err = process.communicate()
-                errors += bool(err.strip())
-            rates[count].append(rate)
-    alone, beside = (statistics.median(values) for values in rates.values())
+                process.stdout.readline()  # it has begun
+            found.append(_rate(study, seconds))
+            ends = [_ended(process) for process in others]
+            if what == "read":
+                cpu_s = statistics.mean(cpu for cpu, _ in ends)
+                errors += sum(failed for _, failed in ends)
+    alone, beside, computed = (statistics.median(values) for values in rates.values())
+    header = ["beside it", "trials per second", "share of the rate alone", "with an error"]
     return [
-        ["readers", "trials per second", "share of the rate alone", "readers with an error"],
-        ["0", f"{alone:.0f}", "1.00", ""],
-        [str(readers), f"{beside:.0f}", f"{beside / alone:.2f}", str(errors)],
+        header,
+        ["nothing", f"{alone:.0f}", "1.00", ""],
+        [f"{readers} readers", f"{beside:.0f}", f"{beside / alone:.2f}", str(errors)],
+        [
+            f"{readers} others that compute {1000 * cpu_s:.0f} ms a second, as readers do",
+            *(f"{computed:.0f}", f"{computed / alone:.2f}", ""),
+        ],
     ]
 
 
@@ -231,25 +264,41 @@ READER = """
 import sys, time
 from search.results import StudyResults
 from storage import Store
-turn = 0
+turn, began = 0, time.process_time()
 while True:
     store = Store(sys.argv[1], create=False)
     StudyResults(store, "s").best() if turn % 2 else store.studies()
     store.close()
     turn += 1
-    print(turn, flush=True)
+    print((time.process_time() - began) / turn, flush=True)
+    time.sleep(1)
+"""
+COMPUTER = """
+import time
+while True:
+    end = time.process_time() + SECONDS
+    while time.process_time() < end:
+        pass
+    print(SECONDS, flush=True)
     time.sleep(1)
 """
 
 
-def _reader(url: str) -> subprocess.Popen[str]:
-    """A process that polls a study once a second."""
+def _other(code: str, url: str) -> subprocess.Popen[str]:
+    """A process that goes on until it is ended."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{READER}", url],
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}", url],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[float, bool]:
+    """End it: the last number that it printed, and whether it had an error."""
+    process.terminate()
+    out, err = process.communicate()
+    return float((out.split() or ["0"])[-1]), bool(err.strip())
 
 
 def _rate(study: OurStudy, seconds: float) -> float:

@@ -99,9 +99,14 @@ def resume(
     store: str | None = None,
     trials: int | None = None,
     minutes: float | None = None,
+    workers: int | None = None,
     observer: Observer | None = None,
 ) -> StudyResults:
     """Continue a study where it was left, with new totals of its budget if they are given.
+
+    Args:
+        workers: From now on in this session, instead of the config's. What is proposed does not
+            depend on it: the study's lag stays as it is.
 
     Raises:
         UnknownStudy, StudyBusy, StoreError
@@ -133,9 +138,10 @@ def resume(
                     if request.kind == "stop":  # meant for a controller that is gone
                         opened.handle_request(study, owner, request)
                 observer.preparing(f"loading task {study.config['task']}")
-                prepared = prepare_stored(study)
+                prepared = prepare_stored(study, workers)
                 interrupts.check()
                 _warn_of_changes(study)
+                _warn_of_idle_workers(prepared.config)
                 if budget != (study.trials, study.minutes):
                     number = len(opened.trials(study, stages=False))
                     opened.set_budget(study, owner, *budget, number)
@@ -223,6 +229,15 @@ def _warn_of_changes(study: Study) -> None:
                 " two do not compare",
                 *(study.name, name, study.facts.get(name), now[name]),
             )
+
+
+def _warn_of_idle_workers(config: StudyConfig) -> None:
+    if isinstance(config.lag, int) and config.lag < config.workers:
+        log.warning(
+            "study %r has lag: %d, so of %d workers at most %d will have work; start a new study"
+            " with `workers: %d` to use them all",
+            *(config.study, config.lag, config.workers, config.lag, config.workers),
+        )
 
 
 def _new_study(prepared: Prepared) -> NewStudy:

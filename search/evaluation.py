@@ -231,6 +231,8 @@ class Workbench:
                 raise Refused(
                     f"the exported file gives shape {array.shape}, the model {expected.shape}"
                 )
+            if np.isnan(array).any():
+                raise Refused("the exported file's outputs hold NaN, the model's do not")
             off = _difference(array, expected)
             if not off <= PARITY:
                 raise Refused(

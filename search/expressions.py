@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .errors import ExpressionError
 from .registry import unknown_name
 
@@ -141,6 +143,15 @@ def violation(constraint: Comparison, value: float) -> float:
     bound = float(constraint.literal)
     excess = abs(value - bound) / (abs(bound) or 1.0)
     return excess or math.ulp(1.0)  # `<` broken by equality
+
+
+def violations(constraint: Comparison, values: np.ndarray) -> np.ndarray:
+    """`violation` of each value."""
+    bound = float(constraint.literal)
+    excess = np.abs(values - bound) / (abs(bound) or 1.0)
+    excess[excess == 0] = math.ulp(1.0)
+    excess[OPERATORS[constraint.op](values, bound)] = 0.0
+    return excess
 
 
 class _Parser:

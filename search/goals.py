@@ -10,7 +10,7 @@ import numpy as np
 
 from strategies.pareto import front
 
-from .expressions import Comparison, parse_constraint, violation
+from .expressions import Comparison, parse_constraint, violation, violations
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,23 @@ class Goals:
         """
         return tuple(i for i, name in enumerate(self.objectives) if name not in quality)
 
-    def on_front(self, rows: list[Mapping[str, float]]) -> list[bool]:
-        """Which of these rows of metrics no other dominates, feasible before infeasible."""
-        if not rows:
-            return []
-        values = np.array([self.values(row) for row in rows])
-        violations = np.array([self.violations(row) for row in rows])
-        return [bool(kept) for kept in front(values, violations)]
+    @property
+    def names(self) -> list[str]:
+        """The metrics that decide who is on the front."""
+        return list(dict.fromkeys([*self.objectives, *(c.name for c in self.constraints)]))
+
+    def on_front(self, metrics: np.ndarray) -> np.ndarray:
+        """Which of these rows no other dominates, feasible before infeasible: a mask.
+
+        Args:
+            metrics: Shape (rows, names), columns in the order of `names`.
+        """
+        columns = dict(zip(self.names, metrics.T, strict=True))
+        signs = [-1.0 if way == "maximize" else 1.0 for way in self.objectives.values()]
+        values = [s * columns[n] for s, n in zip(signs, self.objectives, strict=True)]
+        broken = [violations(c, columns[c.name]) for c in self.constraints]
+        return front(_table(values, len(metrics)), _table(broken, len(metrics)))
+
+
+def _table(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    return np.column_stack(columns) if columns else np.zeros((rows, 0))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .prepare import Prepared
 
 TICK_S = 0.2
+LOG_BYTES = 10_000_000  # of a log; one that is longer begins a session with a tenth, its end
 MEMORY_SHARE = 0.9  # of the machine's, for all processes, unless limits.memory says otherwise
 
 
@@ -38,7 +39,7 @@ def study_dispatcher(prepared: Prepared, files: Path) -> Iterator[Dispatcher]:
     from .workers import ProcessPool
 
     config = prepared.config
-    log = _writable(worker_log(files, config.study))
+    log = begun_log(worker_log(files, config.study))
     given = config.limits.memory
     memory = parse_bytes(given) if given else memory_share(config.workers)
     lock = TimingLock(default_path(), config.study)
@@ -97,10 +98,13 @@ def memory_share(workers: int) -> int:
     return int(MEMORY_SHARE * memory_bytes() / (workers + 1))
 
 
-def _writable(log: Path) -> Path | None:
+def begun_log(log: Path) -> Path | None:
+    """The log at the beginning of a session, made if need be; None where it cannot be written."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.open("ab").close()
+        if log.stat().st_size > LOG_BYTES:
+            log.write_bytes(log.read_bytes()[-LOG_BYTES // 10 :])
     except OSError:  # a read-only folder must not end the search: nobody reads what workers print
         return None
     return log

@@ -71,9 +71,15 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     return Prepared(resolved, folder, loaded, space, pipeline, strategy, goals, facts)
 
 
-def prepare_stored(study: Study) -> Prepared:
-    """A stored study's config with its task loaded again; the space is the stored one."""
+def prepare_stored(study: Study, workers: int | None = None) -> Prepared:
+    """A stored study's config with its task loaded again; the space is the stored one.
+
+    Args:
+        workers: Instead of the stored ones.
+    """
     stored = dict(study.config)
+    if workers is not None:
+        stored["workers"] = workers
     folder = Path(stored.pop("folder"))
     label = f"study {study.name}"
     config, problems = parse_config(stored)

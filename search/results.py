@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from storage import Store, Study, Trial, UnknownTrial
 
 from .errors import UnknownName
@@ -106,7 +108,10 @@ class StudyResults:
         if self._rows is None:
             trials = self.store.trials(self.study)
             complete = {t.number: t.metrics for t in trials if t.state == "complete"}
-            self._on_front = self._non_dominated(complete)
+            names = self.goals.names
+            self._on_front = self._non_dominated(
+                {number: [metrics[n] for n in names] for number, metrics in complete.items()}
+            )
             self._rows = self._as_rows(trials)
         return list(self._rows)
 
@@ -136,8 +141,7 @@ class StudyResults:
     def on_front(self) -> frozenset[int]:
         """The numbers of the non-dominated trials."""
         if self._on_front is None:
-            names = {*self.goals.objectives, *(c.name for c in self.goals.constraints)}
-            self._on_front = self._non_dominated(self.store.metrics(self.study, names))
+            self._on_front = self._non_dominated(self.store.metrics(self.study, self.goals.names))
         return self._on_front
 
     def best(
@@ -190,9 +194,12 @@ class StudyResults:
             return [row for row in self.rows() if row.number in wanted]
         return self._as_rows(self.store.trials(self.study, numbers=numbers))
 
-    def _non_dominated(self, metrics: Mapping[int, Mapping[str, float]]) -> frozenset[int]:
-        kept = self.goals.on_front(list(metrics.values()))
-        return frozenset(n for n, keep in zip(metrics, kept, strict=True) if keep)
+    def _non_dominated(self, metrics: Mapping[int, Sequence[float | None]]) -> frozenset[int]:
+        """Those on the front; `metrics` are in the order of the goals' names."""
+        if not metrics:
+            return frozenset()
+        kept = self.goals.on_front(np.array(list(metrics.values()), dtype=float))
+        return frozenset(np.array(list(metrics))[kept].tolist())
 
     def _as_rows(self, trials: Sequence[Trial]) -> list[Row]:
         return [self._row(trial, trial.number in self.on_front) for trial in trials]

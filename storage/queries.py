@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, select, union
+from sqlalchemy import Connection, Row, Select, case, func, select, union
 
 from . import schema
 from .records import (
@@ -114,24 +114,28 @@ def trials(
 
 
 def metrics(
-    connection: Connection, study_id: int, names: Collection[str]
-) -> dict[int, dict[str, float]]:
-    """These metrics of the complete trials, by number."""
-    table, other = schema.measurements, schema.trials
-    rows = connection.execute(
-        select(table.c.number, table.c.metric, table.c.value)
-        .join(other, and_(other.c.study_id == table.c.study_id, other.c.number == table.c.number))
-        .where(
-            table.c.study_id == study_id,
-            other.c.state == "complete",
-            table.c.metric.in_(names),
+    connection: Connection, study_id: int, names: Sequence[str]
+) -> dict[int, tuple[float | None, ...]]:
+    """These metrics of the complete trials, by number; None where a trial has not got one."""
+    if not names:
+        return {}
+    table, trials = schema.measurements, schema.trials
+    complete = set(
+        connection.scalars(
+            select(trials.c.number).where(
+                trials.c.study_id == study_id, trials.c.state == "complete"
+            )
         )
+    )
+    values = [func.max(case((table.c.metric == name, table.c.value))) for name in names]
+    rows = connection.execute(
+        select(table.c.number, *values)
+        .where(table.c.study_id == study_id)
+        .group_by(table.c.number)
         .order_by(table.c.number)
     )
-    found: dict[int, dict[str, float]] = defaultdict(dict)
-    for number, metric, value in rows.all():
-        found[number][metric] = value
-    return dict(found)
+    found = {row[0]: tuple(row[1:]) for row in rows.all() if row[0] in complete}
+    return {number: row for number, row in found.items() if any(v is not None for v in row)}
 
 
 def known(connection: Connection, study_id: int) -> dict[str, Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -98,8 +98,11 @@ class StoreReader:
             lambda c: queries.trials(c, study.id, since=since, stages=stages, numbers=numbers)
         )
 
-    def metrics(self, study: Study, names: Collection[str]) -> dict[int, dict[str, float]]:
-        """These metrics of the complete trials, by number: all that ranking needs, and fast."""
+    def metrics(self, study: Study, names: Sequence[str]) -> dict[int, tuple[float | None, ...]]:
+        """These metrics of the complete trials, by number: all that ranking needs, and fast.
+
+        A trial that has not got a metric has None in its place.
+        """
         return self._transactions.read(lambda c: queries.metrics(c, study.id, names))
 
     def known(self, study: Study) -> dict[str, Outcome]:

@@ -139,7 +139,7 @@ class EventContract:
         store.faults = None
         assert seen(store) == before
         assert set(calls) == {"propose/1"}
-        assert len(calls) > 2
+        assert len(calls) > 1  # tried again
 
     def test_a_fault_that_cannot_pass_is_an_error_at_once(self, store: Store) -> None:
         owner = new_owner()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, event
 
 from .database import BUSY_TIMEOUT_S, address
+from .journal import Journal
 from .retrying import HURRIED_S, RETRY_S, trying
 
 _T = TypeVar("_T")
@@ -32,6 +33,7 @@ class Transactions:
         self.faults: Callable[[str], None] | None = None
         self._shown = address(engine.url)
         self._is_hurried = False
+        self._journal = Journal(engine)
         self._is_sqlite = engine.dialect.name == "sqlite"
 
     def hurry(self) -> None:
@@ -82,6 +84,7 @@ class Transactions:
                 if faults is not None:
                     faults(f"{name}/commit")
                 commit(connection)
+                self._journal.look(connection)
             if faults is not None:
                 faults(f"{name}/committed")
             return result

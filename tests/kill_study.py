@@ -302,7 +302,7 @@ def _prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: 
     return _prepared(config, folder, SPACE, facts, problems)
 
 
-def _prepare_stored(study: Study) -> Prepared:
+def _prepare_stored(study: Study, workers: int | None = None) -> Prepared:
     content = dict(study.config)
     folder = Path(content.pop("folder"))
     config, space = StudyConfig.model_validate(content), Space.from_json(study.space)

@@ -326,7 +326,7 @@ def test_ctrl_c_then_resume_equals_the_uninterrupted_study(workspace, finished):
     assert comparable(open_study("toy")) == comparable(open_study("toy", store=finished.store))
 
 
-def test_stop_from_another_terminal_then_resume_with_a_new_total(naslite, workspace):
+def test_stop_from_another_terminal_then_resume_with_a_new_total(naslite, workspace, caplog):
     process = start("run", workspace.config())
     wait_for(process, "trial 1/6")
     assert "is being run by process" in one_line(naslite("rm", "toy"))
@@ -342,6 +342,8 @@ def test_stop_from_another_terminal_then_resume_with_a_new_total(naslite, worksp
     assert code == 0
     assert len(open_study("toy").rows()) == done + 1
     assert naslite("resume", "toy")[0] == 0  # nothing left to do: prints the front
+    assert naslite("resume", "toy", "--trials", done + 1, "--workers", 2)[0] == 0
+    assert "has lag: 1, so of 2 workers at most 1 will have work" in caplog.text
 
 
 def test_resume_refuses_a_changed_task(naslite, workspace):

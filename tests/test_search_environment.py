@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.detach import worker_log
 from search.environment import memory_bytes
-from search.pools import memory_share
+from search.pools import LOG_BYTES, begun_log, memory_share
 
 TOTAL = psutil.virtual_memory().total
 MB = 10**6
@@ -61,3 +62,16 @@ def test_this_process_may_use_some():
 def test_all_workers_and_the_timer_together_leave_a_tenth(workers):
     share = memory_share(workers)
     assert 0.89 * memory_bytes() < (workers + 1) * share <= 0.9 * memory_bytes()
+
+
+def test_the_log_of_workers_begins_a_session_with_the_end_of_what_is_too_long(tmp_path):
+    log = worker_log(tmp_path, "s")
+    assert begun_log(log) == log
+    assert log.read_bytes() == b""
+    log.write_bytes(b"a" * LOG_BYTES)
+    begun_log(log)
+    assert log.stat().st_size == LOG_BYTES
+    with log.open("ab") as stream:
+        stream.write(b"the end")
+    begun_log(log)
+    assert log.read_bytes() == b"a" * (LOG_BYTES // 10 - 7) + b"the end"

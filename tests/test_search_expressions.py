@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from search.expressions import (
     parse,
     parse_constraint,
     violation,
+    violations,
 )
 
 names = st.sampled_from(["accuracy", "size_bytes", "onnx_quantization.scheme", "precision@l3.0"])
@@ -119,3 +121,14 @@ def test_a_violation_is_positive_exactly_when_the_constraint_is_broken(bound, va
     off = violation(constraint, value)
     assert (off > 0) == (value > bound)
     assert not math.isnan(off)
+
+
+@given(
+    op=st.sampled_from(["<=", "<", ">=", ">"]),
+    bound=st.sampled_from([0.0, 0.5, -2.0]),
+    values=st.lists(st.sampled_from([0.0, 0.5, -2.0, 0.25, 1e9]), max_size=5),
+)
+def test_violations_are_those_of_each_value(op, bound, values):
+    constraint = Comparison("m", op, bound)
+    expected = [violation(constraint, value) for value in values]
+    assert violations(constraint, np.array(values)).tolist() == expected

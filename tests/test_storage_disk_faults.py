@@ -6,16 +6,18 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from children import run_to_the_end
 
-from storage import CorruptFiles
+from storage import CorruptFiles, Store, StoreError
 from storage.artifacts import MANIFEST, ContentStore
 from storage.entries import NEW, OLD, list_entries, list_leftovers
 from storage.eviction import removing
+from storage.lease import new_owner
+from storage.testing import new_study
 
 KEY = "ab" + "0" * 62
 OTHER = "ab" + "1" * 62
@@ -109,6 +111,30 @@ def test_a_corrupt_entry_that_cannot_be_taken_away_is_an_error(disk, files):
         subprocess.run(["umount", folder], check=True)
     assert list_leftovers(store.root) == []
     assert whole(store) == [KEY]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_store_on_a_read_only_disk_can_be_read(disk, tmp_path, killed):
+    """Also one whose writer was killed, so that the latest commits are in its journal."""
+    path = disk("size=8m") / "a folder" / "naslite.db"
+    path.parent.mkdir()
+    url = f"sqlite:///{path}"
+    writer = Store(url)
+    owner = new_owner()
+    study = writer.create_study(new_study("s"), owner)
+    writer.propose(study, owner, 0, {}, "key")
+    if not killed:
+        writer.close()
+    assert path.with_name("naslite.db-wal").exists() == killed
+    disk("remount", "ro")
+    with closing(Store(url, create=False)) as reader:
+        assert [trial.number for trial in reader.trials(reader.study("s"))] == [0]
+        with pytest.raises(StoreError, match="readonly database"):
+            reader.propose(study, owner, 1, {}, "key")
+    with pytest.raises(StoreError, match="cannot be written"):
+        Store(url)
+    disk("remount", "rw")
+    writer.close()
 
 
 def test_a_read_only_disk_can_be_read(disk, files, caplog):

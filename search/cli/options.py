@@ -38,6 +38,7 @@ enqueue = click.option(
     help="JSON list of candidates, or what `best --format json` prints: evaluated first, after"
     " the config's own `enqueue`.",
 )
+workers = click.option("--workers", type=click.IntRange(min=1), help="Trials built at a time.")
 detach = click.option(
     "--detach",
     is_flag=True,

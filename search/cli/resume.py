@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import click
 
@@ -16,10 +17,9 @@ from .live import finish, live_observer
 @options.store
 @options.trials
 @options.minutes
+@options.workers
 @options.detach
-def resume(
-    name: str, store: str | None, trials: int | None, minutes: float | None, detach: bool
-) -> None:
+def resume(name: str, store: str | None, detach: bool, **given: Any) -> None:
     """Continue the study NAME where it was left; --trials and --minutes are new totals."""
     url = store_url(store)
     if detach:
@@ -27,15 +27,12 @@ def resume(
 
         with closing(Store(url, create=False)) as opened:
             opened.check_free(opened.study(name))
-        given = {"trials": trials, "minutes": minutes}
         options.start_detached(["resume", name], given, url=url, study=name)
         return
     from ..build import resume as resume_study
 
     with live_observer(url) as observer:
-        results = resume_study(
-            name, store=store, trials=trials, minutes=minutes, observer=observer
-        )
+        results = resume_study(name, store=store, observer=observer, **given)
     if not observer.name:  # no controller was needed
         click.echo(
             f"study {name} has finished: {results.study.cause}; a larger --trials goes on with it"

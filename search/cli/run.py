@@ -28,7 +28,7 @@ from .live import finish, live_observer
     metavar="NAME",
     help="A study of the same store and task: what it measured is not measured again.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Trials built at a time.")
+@options.workers
 @options.detach
 def run(config: Path, store: str | None, detach: bool, **given: Any) -> None:
     """Create a study from CONFIG and search until its budget is spent. Ctrl-C stops cleanly."""
