@@ -8,6 +8,8 @@ from dataclasses import replace
 from storage import Measurement, Outcome, Trial
 from strategies.space import candidate_key
 
+from .metrics import AUDIT
+
 
 class Answers:
     """The outcomes of ended trials, by what they mean and by the files that they gave.
@@ -68,7 +70,7 @@ def taken_over(trial: Trial, study: str = "") -> Outcome:
         trial.cause,
         tuple(replace(stage, cached=True, seconds=0.0) for stage in trial.stages),
         trial.artifact,
-        trial.measurements,
+        tuple(m for m in trial.measurements if not m.metric.startswith(AUDIT)),
         reused_from=trial.number,
         reused_study=study,
     )

@@ -12,7 +12,7 @@ from strategies.base import Exhausted, Proposal, Strategy
 from strategies.space import Space, candidate_key
 
 from .answers import Answers
-from .dispatch import MEASURE, Baseline, Dispatcher, TrialEnd
+from .dispatch import MEASURE, Dispatcher
 from .errors import BaselineFailed, one_line
 from .goals import Goals
 from .heartbeat import heartbeat
@@ -20,6 +20,8 @@ from .interrupts import Interrupts
 from .observer import Observer
 from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
+from .sessions import store_session
+from .trial_run import Baseline, TrialEnd, with_outcome
 
 GRACE_S = 10.0  # for running trials after Ctrl-C; batch systems kill about 30 s after SIGTERM
 TICK_S = 0.2
@@ -85,6 +87,8 @@ class Controller:
         self._begun: dict[str, int] = {}  # by candidate: the trial that runs
         self._equal: dict[int, list[Trial]] = {}  # trials that wait for that one
         self._made_again: set[int] = set()
+        self._reference: Baseline | None = None
+        self._keys: dict[int, str] = {}  # of candidates, by trial that has not ended
         self._at_barrier = -1  # the trial before which the strategy wants all others to end
         self._exhausted: tuple[int, tuple[str, str]] | None = None  # and before which it ended
         dispatcher.measured_before = self._answers.of_artifact
@@ -150,6 +154,7 @@ class Controller:
                 return stopping
             for end in self._dispatcher.wait(TICK_S):
                 self._take(end)
+            store_session(self.store, self.study, self.owner, self._dispatcher, len(self.trials))
 
     def _advance(self) -> tuple[str, str] | None:
         """Start what is stored, and propose more, while there is room.
@@ -221,13 +226,14 @@ class Controller:
     def _stored(self, number: int, proposal: Proposal) -> Trial:
         """Commit candidate, trial memo and study memo before anything is evaluated."""
         candidate = dict(proposal.candidate)
+        key = self._keys[number] = candidate_key(candidate)
         origin = self._proposals.origin(number)
         self.store.propose(
             self.study,
             self.owner,
             number,
             candidate,
-            candidate_key(candidate),
+            key,
             memo=proposal.memo,
             study_memo={**self.memo, **proposal.study_memo} if proposal.study_memo else None,
             origin=origin,
@@ -245,7 +251,7 @@ class Controller:
             self._left.remove(trial.number)
             trial = self._restarted(trial, died=False)
         self.observer.proposed(trial.number, dict(trial.candidate))
-        key = candidate_key(trial.candidate)
+        key = self._key(trial)
         known = self._answers.of_candidate(key)
         if trial.number == 0 and self._first is not None:
             known = self._first
@@ -292,27 +298,16 @@ class Controller:
             log.warning("trial %d: %s; its files are made again", trial.number, error)
             self._made_again.add(trial.number)
             self._first = None
-            self._begun.setdefault(candidate_key(trial.candidate), trial.number)
+            self._begun.setdefault(self._key(trial), trial.number)
             self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
             return
         self._mark += spent
         self._seconds += spent
-        ended = replace(
-            trial,
-            state=outcome.state,
-            cause=outcome.cause,
-            stages=outcome.stages,
-            artifact=outcome.artifact,
-            measurements=outcome.measurements,
-            seconds=outcome.seconds,
-            reused_from=outcome.reused_from,
-            reused_study=outcome.reused_study,
-            deaths=trial.deaths + died,
-            finished_at=time.time(),
-        )
+        ended = with_outcome(trial, outcome, died=died)
         self.trials[trial.number] = ended
         self._unfinished.discard(trial.number)
-        key = candidate_key(trial.candidate)
+        key = self._key(trial)
+        del self._keys[trial.number]
         self._answers.add(ended, key)
         if self._begun.get(key) == trial.number:
             del self._begun[key]
@@ -323,10 +318,23 @@ class Controller:
     def _baseline(self, trial: Trial) -> Baseline | None:
         if trial.number == 0:
             return None
-        zero = self.trials[0]
-        assert zero.artifact is not None
-        score = zero.metrics[self.study.facts["score_name"]]
-        return Baseline(dict(zero.candidate), zero.artifact, score)
+        if self._reference is None:
+            zero = self.trials[0]
+            assert zero.artifact is not None
+            self._reference = Baseline(
+                dict(zero.candidate),
+                zero.artifact,
+                zero.metrics[self.study.facts["score_name"]],
+                self.store.records(self.study, 0),
+            )
+        return self._reference
+
+    def _key(self, trial: Trial) -> str:
+        """Of the trial's candidate; worth keeping where it has many knobs."""
+        key = self._keys.get(trial.number)
+        if key is None:
+            key = self._keys[trial.number] = candidate_key(trial.candidate)
+        return key
 
     def _give_up(self, state: str, cause: str) -> None:
         with self._interrupts.shielded():

@@ -7,20 +7,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from storage import Artifact, CorruptFiles, Measurement, Outcome, StageRun
+from storage import Artifact, CorruptFiles, Measurement, Outcome
 from storage.artifacts import ContentStore
 
 from .beside import beside
 from .errors import NasliteError, one_line
 from .executor import Executor
-from .jobs import Built, Job, JobEnd, Scored, Timing
-from .metrics import Facts, measurements, not_finite
+from .jobs import Built, Control, Job, JobEnd, Scored, Timing
+from .metrics import not_finite
 from .timing_lock import TimingLock
 from .timing_queue import TimingQueue
+from .trial_run import Baseline, Run, TrialEnd
 
 MEASURE = "measure"
 POLL_S = 0.02  # where two executors, or a lock of others, must be watched
@@ -28,50 +29,6 @@ POLL_S = 0.02  # where two executors, or a lock of others, must be watched
 log = logging.getLogger("naslite.search")
 
 MeasuredBefore = Callable[[str], tuple[int, tuple[Measurement, ...]] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What candidates are measured against.
-
-    Args:
-        candidate: From which its files are made again if they get lost.
-    """
-
-    candidate: Mapping[str, Any]
-    artifact: Artifact
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrialEnd:
-    """How a trial ended, or that a worker died over it.
-
-    Args:
-        outcome: What it has come to; for a death, what it comes to unless it is begun again.
-        died: Whether a worker died: the trial is worth another attempt.
-    """
-
-    number: int
-    outcome: Outcome
-    died: bool = False
-
-
-@dataclass(slots=True)
-class _Run:
-    """A trial on its way: build -> score -> time."""
-
-    number: int
-    candidate: Mapping[str, Any]
-    baseline: Baseline | None
-    seconds: float = 0.0
-    stages: tuple[StageRun, ...] = ()
-    artifact: Artifact | None = None
-    scored: Scored | None = None
-    was_rebuilt: bool = False
-    is_noisy: bool = False
-    baseline_lost: bool = False  # its baseline is being built again
-    baseline_rebuilt: bool = False
 
 
 class Dispatcher:
@@ -98,6 +55,7 @@ class Dispatcher:
         lock: TimingLock | None = None,
     ) -> None:
         self.measured_before: MeasuredBefore = lambda sha256: None
+        self.controls: list[Control] = []  # of timings since, for the controller to take
         self._builders = builders
         self._timer = timer
         self._artifacts = artifacts
@@ -106,9 +64,9 @@ class Dispatcher:
         self._timeout_s = timeout_s
         self._exclusive = exclusive
         self._ids = 0
-        self._waiting: deque[tuple[_Run, str, tuple[Any, ...]]] = deque()  # for a builder
-        self._building: dict[int, _Run] = {}  # by job
-        self._timing: TimingQueue[_Run] = TimingQueue(
+        self._waiting: deque[tuple[Run, str, tuple[Any, ...]]] = deque()  # for a builder
+        self._building: dict[int, Run] = {}  # by job
+        self._timing: TimingQueue[Run] = TimingQueue(
             timer, builders, exclusive=exclusive, lock=lock or TimingLock(None)
         )
         self._seen: list[JobEnd] = []  # while files were read
@@ -129,7 +87,7 @@ class Dispatcher:
 
     def start(self, number: int, candidate: Mapping[str, Any], baseline: Baseline | None) -> None:
         """Begin a trial; `baseline` None if it is the baseline itself."""
-        run = _Run(number, dict(candidate), baseline)
+        run = Run(number, dict(candidate), baseline)
         self._enqueue(run, "build", (run.candidate,))
 
     def wait(self, timeout_s: float) -> list[TrialEnd]:
@@ -178,7 +136,7 @@ class Dispatcher:
             return self._timer.wait(timeout_s) + self._builders.wait(0)
         return self._timer.wait(POLL_S) + self._builders.wait(POLL_S)
 
-    def _enqueue(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> None:
+    def _enqueue(self, run: Run, method: str, arguments: tuple[Any, ...]) -> None:
         self._waiting.append((run, method, arguments))
         self._submit()
 
@@ -191,7 +149,7 @@ class Dispatcher:
             self._building[job.id] = run
             self._builders.submit(job)
 
-    def _job(self, run: _Run, method: str, arguments: tuple[Any, ...]) -> Job:
+    def _job(self, run: Run, method: str, arguments: tuple[Any, ...]) -> Job:
         self._ids += 1
         left = self._timeout_s and max(1e-3, self._timeout_s - run.seconds)
         return Job(self._ids, method, arguments, left)
@@ -214,7 +172,7 @@ class Dispatcher:
         else:
             self._take_timings(run, end.value)
 
-    def _take_failure(self, run: _Run, end: JobEnd) -> None:
+    def _take_failure(self, run: Run, end: JobEnd) -> None:
         if end.is_corrupt and not run.was_rebuilt:
             self._rebuild(run, end.cause)
             return
@@ -231,7 +189,7 @@ class Dispatcher:
             stages = end.stages if end.job.method == "build" else run.stages
             self._end(replace(run, stages=stages), "failed", cause, died=end.kind == "lost")
 
-    def _take_built(self, run: _Run, built: Built) -> None:
+    def _take_built(self, run: Run, built: Built) -> None:
         if not run.was_rebuilt:
             run.stages = built.stages
         run.artifact = built.artifact
@@ -241,43 +199,34 @@ class Dispatcher:
         if before := self.measured_before(built.artifact.sha256):
             self._end(run, "complete", measured=before[1], reused_from=before[0])
             return
-        self._enqueue(run, "score", (built.artifact,))
+        reference = run.baseline.records if run.baseline else None
+        arguments = (built.artifact,) if reference is None else (built.artifact, reference)
+        self._enqueue(run, "score", arguments)
 
-    def _take_scored(self, run: _Run, scored: Scored) -> None:
+    def _take_scored(self, run: Run, scored: Scored) -> None:
         run.scored = scored
+        if scored.stopped:
+            found = run.measurements(self._score_name, self._higher_is_better, ())
+            wrong = not_finite(found)
+            self._end(run, "stopped", scored.stopped, measured=() if wrong else found)
+            return
         self._timing.put(run)
 
-    def _take_timings(self, run: _Run, timings: tuple[Timing, ...]) -> None:
-        assert run.artifact is not None
-        assert run.scored is not None
-        score = run.scored.score
-        found = measurements(
-            Facts(
-                score_name=self._score_name,
-                higher_is_better=self._higher_is_better,
-                score=score,
-                samples=run.scored.samples,
-                baseline_score=score if run.baseline is None else run.baseline.score,
-                size_bytes=run.artifact.size_bytes,
-                parameters=run.scored.parameters,
-                macs=run.scored.macs,
-                timings=tuple(timings),
-            )
-        )
+    def _take_timings(self, run: Run, timings: tuple[Timing, ...]) -> None:
+        found = run.measurements(self._score_name, self._higher_is_better, tuple(timings))
         if wrong := not_finite(found):
             self._end(run, "failed", f"{MEASURE}: {wrong}")
             return
-        if run.is_noisy:
-            found = tuple(replace(m, noisy=m.metric.startswith("latency_")) for m in found)
+        self.controls.extend(t.control for t in timings if t.control is not None)
         self._end(run, "complete", measured=found)
 
-    def _rebuild(self, run: _Run, reason: str) -> None:
+    def _rebuild(self, run: Run, reason: str) -> None:
         """Make a trial's files again: somebody damaged them after they were written."""
         log.warning("trial %d: %s; its files are made again", run.number, reason)
         run.was_rebuilt = True
         self._enqueue(run, "build", (run.candidate,))
 
-    def _take_repair(self, run: _Run, built: Built) -> None:
+    def _take_repair(self, run: Run, built: Built) -> None:
         """The baseline was built again for a trial that waits to be timed against it."""
         assert run.baseline is not None
         run.baseline_lost, run.baseline_rebuilt = False, True
@@ -290,7 +239,7 @@ class Dispatcher:
     def _begin_timing(self) -> None:
         self._timing.begin(self._timing_job)
 
-    def _timing_job(self, run: _Run) -> Job | None:
+    def _timing_job(self, run: Run) -> Job | None:
         paths = self._paths(run)
         if paths is None:
             return None
@@ -298,7 +247,7 @@ class Dispatcher:
         run.is_noisy = not self._exclusive and bool(self._building)
         return self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
 
-    def _paths(self, run: _Run) -> tuple[Any, Any] | None:
+    def _paths(self, run: Run) -> tuple[Any, Any] | None:
         """The intact files of a trial and of the baseline; None if some cannot be had."""
         assert run.artifact is not None
         try:
@@ -330,12 +279,12 @@ class Dispatcher:
         except KeyError:
             raise CorruptFiles(f"{folder} does not say which file is loaded") from None
 
-    def _end_without_baseline(self, run: _Run, reason: str, *, died: bool = False) -> None:
+    def _end_without_baseline(self, run: Run, reason: str, *, died: bool = False) -> None:
         self._end(run, "failed", f"{MEASURE}: the baseline's files are lost ({reason})", died=died)
 
     def _end(
         self,
-        run: _Run,
+        run: Run,
         state: str,
         cause: str = "",
         *,
@@ -346,4 +295,6 @@ class Dispatcher:
         outcome = Outcome(
             state, cause, run.stages, run.artifact, measured, run.seconds, reused_from
         )
+        if state == "complete" and run.scored is not None:
+            outcome = replace(outcome, records=run.scored.records)
         self._ended.append(TrialEnd(run.number, outcome, died))

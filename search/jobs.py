@@ -86,12 +86,41 @@ class Scored:
     Args:
         score: On the search split, over `samples` samples.
         macs: Multiply-accumulates of one sample.
+        records: Of all samples, packed (see `sample_records`).
+        interval: Of the score, two-sided, 95 %; None where none is known.
+        drop: One-sided 95 % bounds of the drop below and above, against the baseline's records of
+            the same samples; None without a baseline.
+        size_zstd_bytes: Of the shipped files, compressed.
+        stopped: Why the trial was given up before all samples were scored; "" if it was not.
     """
 
     score: float
     samples: int
     parameters: float
     macs: float
+    records: bytes | None = None
+    interval: tuple[float, float] | None = None
+    drop: tuple[float, float] | None = None
+    size_zstd_bytes: int | None = None
+    stopped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An A/A control of a timing process: the baseline against its own copy.
+
+    Args:
+        ratio: With its 95 % interval `low` to `high`.
+        noise_floor: Differences of a ratio from 1 that are not larger than this mean nothing.
+        load: The machine's load average over a minute when it was timed.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    blocks: int
+    noise_floor: float
+    load: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +132,11 @@ class Timing:
         ratio: Median over the blocks of candidate time / baseline time in the same block.
         low: Lower end of the ratio's 95 % bootstrap interval over the blocks.
         high: Its upper end.
+        p90_ms: 90th percentile of the time of a call.
+        load_ms: Of loading the file in a fresh process.
+        peak_rss_bytes: By which loading the file and running the largest batch raised the
+            resident memory of a fresh process at its peak.
+        control: How the baseline did against a second session of itself, where it was timed.
     """
 
     batch_size: int
@@ -111,3 +145,7 @@ class Timing:
     low: float
     high: float
     blocks: int
+    p90_ms: float | None = None
+    load_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    control: Control | None = None

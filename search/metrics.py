@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from storage import Measurement
 
-from .jobs import Timing
+from .jobs import Scored, Timing
 
 DROP_DIGITS = 12
+BOUNDS_LEVEL = 0.90  # of an interval whose ends are one-sided 95 % bounds
+AUDIT = "audit_"  # before the name of a score, or drop, on the audit split
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,35 +20,35 @@ class Facts:
     """Everything measured on one artifact.
 
     Args:
-        score: On the search split, over `samples` samples.
+        scored: On the search split.
         baseline_score: The uncompressed model's, on the same samples.
         timings: The first is of the batch size that objectives use.
     """
 
     score_name: str
     higher_is_better: bool
-    score: float
-    samples: int
+    scored: Scored
     baseline_score: float
     size_bytes: int
-    parameters: float
-    macs: float
     timings: tuple[Timing, ...]
 
 
 def score(facts: Facts) -> list[Measurement]:
-    """The task's score of the file over the search split."""
-    return [Measurement(facts.score_name, facts.score, n=facts.samples)]
+    """The task's score of the file over the search split, with a 95 % interval."""
+    found = facts.scored
+    low, high = found.interval or (None, None)
+    return [Measurement(facts.score_name, found.score, "", low, high, found.samples)]
 
 
 def drop(facts: Facts) -> list[Measurement]:
-    """Baseline score minus score (the other way round where lower is better), absolute."""
-    loss = facts.baseline_score - facts.score
-    if not facts.higher_is_better:
-        loss = -loss
-    # 0.995 - 0.985 is 0.01, not 0.010000000000000009, which would break `accuracy_drop <= 0.01`.
-    loss = round(loss, DROP_DIGITS) or 0.0
-    return [Measurement(drop_name(facts.score_name), loss, n=facts.samples)]
+    """Baseline score minus score (the other way round where lower is better), absolute, with
+    one-sided 95 % bounds of a paired comparison."""
+    loss = score_drop(facts.baseline_score, facts.scored.score, facts.higher_is_better)
+    name, n = drop_name(facts.score_name), facts.scored.samples
+    if facts.scored.drop is None:
+        return [Measurement(name, loss, n=n)]
+    low, high = facts.scored.drop
+    return [Measurement(name, loss, "", low, high, n, level=BOUNDS_LEVEL)]
 
 
 def size_bytes(facts: Facts) -> list[Measurement]:
@@ -54,11 +56,26 @@ def size_bytes(facts: Facts) -> list[Measurement]:
     return [Measurement("size_bytes", float(facts.size_bytes), "B")]
 
 
+def size_zstd_bytes(facts: Facts) -> list[Measurement]:
+    """Bytes of the same files compressed by zstd: the only size that sparse weights lower."""
+    found = facts.scored.size_zstd_bytes
+    return [] if found is None else [Measurement("size_zstd_bytes", float(found), "B")]
+
+
 def latency_ms(facts: Facts) -> list[Measurement]:
-    """Milliseconds of one call at the batch size, median over blocks."""
+    """Milliseconds of one call at the batch size, median."""
     return [
         Measurement(f"latency_ms{suffix}", t.milliseconds, "ms", n=t.blocks)
         for suffix, t in _timings(facts)
+    ]
+
+
+def latency_p90_ms(facts: Facts) -> list[Measurement]:
+    """Milliseconds of one call at the batch size, 90th percentile."""
+    return [
+        Measurement(f"latency_p90_ms{suffix}", t.p90_ms, "ms", n=t.blocks)
+        for suffix, t in _timings(facts)
+        if t.p90_ms is not None
     ]
 
 
@@ -70,14 +87,35 @@ def latency_ratio(facts: Facts) -> list[Measurement]:
     ]
 
 
+def throughput_per_s(facts: Facts) -> list[Measurement]:
+    """Samples per second at the batch size, from the median time of a call."""
+    return [
+        Measurement(f"throughput_per_s{suffix}", 1e3 * t.batch_size / t.milliseconds, "1/s")
+        for suffix, t in _timings(facts)
+        if t.milliseconds
+    ]
+
+
+def load_ms(facts: Facts) -> list[Measurement]:
+    """Milliseconds of loading the file in a fresh process."""
+    found = facts.timings[0].load_ms if facts.timings else None
+    return [] if found is None else [Measurement("load_ms", found, "ms")]
+
+
+def peak_rss_bytes(facts: Facts) -> list[Measurement]:
+    """By how much loading and running the file raised a fresh process's resident memory."""
+    found = facts.timings[0].peak_rss_bytes if facts.timings else None
+    return [] if found is None else [Measurement("peak_rss_bytes", float(found), "B")]
+
+
 def parameters(facts: Facts) -> list[Measurement]:
     """Elements of all weights and biases in the file's graph."""
-    return [Measurement("parameters", facts.parameters)]
+    return [Measurement("parameters", facts.scored.parameters)]
 
 
 def macs(facts: Facts) -> list[Measurement]:
     """Multiply-accumulates of convolutions and matrix products for one sample."""
-    return [Measurement("macs", facts.macs)]
+    return [Measurement("macs", facts.scored.macs)]
 
 
 def drop_name(score_name: str) -> str:
@@ -91,11 +129,37 @@ METRICS: dict[str, Callable[[Facts], list[Measurement]]] = {
     SCORE: score,
     drop_name(SCORE): drop,
     "size_bytes": size_bytes,
+    "size_zstd_bytes": size_zstd_bytes,
     "latency_ms": latency_ms,
+    "latency_p90_ms": latency_p90_ms,
     "latency_ratio": latency_ratio,
+    "throughput_per_s": throughput_per_s,
+    "load_ms": load_ms,
+    "peak_rss_bytes": peak_rss_bytes,
     "parameters": parameters,
     "macs": macs,
 }
+
+
+# With one more for every further batch size, such as `latency_ms_batch32`.
+PER_BATCH_SIZE = ("latency_ms", "latency_p90_ms", "latency_ratio", "throughput_per_s")
+
+
+def score_drop(baseline: float, score: float, higher_is_better: bool) -> float:
+    """What was lost of a score: > 0 is worse."""
+    loss = baseline - score if higher_is_better else score - baseline
+    # 0.995 - 0.985 is 0.01, not 0.010000000000000009, which would break `accuracy_drop <= 0.01`.
+    return round(loss, DROP_DIGITS) or 0.0
+
+
+def audit_names(score_name: str) -> tuple[str, str]:
+    """The metrics of the audit split: the score and its drop, on audited trials only."""
+    return f"{AUDIT}{score_name}", f"{AUDIT}{drop_name(score_name)}"
+
+
+def partial_measurements(facts: Facts) -> tuple[Measurement, ...]:
+    """What is known of a trial that was given up before it was timed."""
+    return (*score(facts), *drop(facts), *size_bytes(facts))
 
 
 def measurements(facts: Facts) -> tuple[Measurement, ...]:
@@ -118,7 +182,7 @@ def metric_names(score_name: str, batch_sizes: Iterable[int]) -> list[str]:
     names = []
     for name in METRICS:
         names.append(name.replace(SCORE, score_name))
-        if name.startswith("latency_"):
+        if name in PER_BATCH_SIZE:
             names.extend(f"{name}_batch{size}" for size in later)
     return names
 

@@ -12,13 +12,14 @@ from storage.artifacts import file_stores
 from strategies.space import Space
 
 from .detach import worker_log
-from .dispatch import Dispatcher, TrialEnd
+from .dispatch import Dispatcher
 from .environment import memory_bytes
 from .executor import Executor, Serial
 from .interrupts import Interrupts
 from .scratch import scratch_folder
 from .sizes import parse_bytes
 from .timing_lock import TimingLock, default_path
+from .trial_run import TrialEnd
 
 if TYPE_CHECKING:
     from .prepare import Prepared

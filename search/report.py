@@ -46,7 +46,7 @@ def rows_view(
         return table
     lines = [title]
     for row in rows:
-        cells = {name: _metric_cell(name, row, reference) for name in results.metric_names}
+        cells = {name: _metric_cell(name, row, reference) for name in results.shown_metrics}
         shown = [f"{name} {cell.replace(chr(10), ' ')}" for name, cell in cells.items() if cell]
         lines += [f"\n#{row.number} {short(results, row)}", f"   {', '.join(shown)}"]
         lines += [f"   violations: {_violations(row)}"]
@@ -59,11 +59,11 @@ def _rows_table(
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("#", justify="right")
     table.add_column("candidate", min_width=20, overflow="fold")
-    for name in results.metric_names:
+    for name in results.shown_metrics:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("violations", overflow="fold", min_width=10)
     for row in rows:
-        cells = [_metric_cell(name, row, reference) for name in results.metric_names]
+        cells = [_metric_cell(name, row, reference) for name in results.shown_metrics]
         table.add_row(str(row.number), short(results, row), *cells, _violations(row))
     return table
 

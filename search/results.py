@@ -13,9 +13,10 @@ from storage import Store, Study, Trial, UnknownTrial
 from .errors import UnknownName
 from .expressions import Expression, parse
 from .goals import Goals
-from .metrics import metric_names
+from .metrics import drop_name, metric_names
 from .registry import unknown_name
 
+MAIN = ("size_bytes", "latency_ms", "latency_ratio", "macs")
 TRIAL_FIELDS = ("number", "state", "seconds")
 FEW = 500  # rows that are asked for by number; SQL limits how many numbers a query names
 
@@ -102,6 +103,17 @@ class StudyResults:
         return metric_names(
             self.study.facts["score_name"], self.study.config["runtime"]["batch_sizes"]
         )
+
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The metrics that tables show: the main ones, and those that the study is after."""
+        score = self.study.facts["score_name"]
+        wanted = {score, drop_name(score), *self.goals.names}
+        return [
+            name
+            for name in self.metric_names
+            if name in wanted or name.partition("_batch")[0] in MAIN
+        ]
 
     def rows(self) -> list[Row]:
         """All trials by number; trial 0 is the baseline."""

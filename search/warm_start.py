@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from storage import Known, Outcome, Store, Study, Trial
@@ -45,7 +46,7 @@ def known_facts(store: Store, name: str, prepared: Prepared, bench: Workbench) -
     trials = [t for t in store.trials(study) if t.state in ("complete", "refused")]
     found: dict[str, Known] = {}  # a study may have met a candidate more than once
     for trial in trials:
-        known = _known(trial, study, prepared, bench)
+        known = _known(trial, study, prepared, bench, store)
         if known is not None:
             found.setdefault(known.candidate_key, known)
     return list(found.values())
@@ -62,7 +63,9 @@ def _differences(study: Study, prepared: Prepared) -> list[str]:
     ]
 
 
-def _known(trial: Trial, study: Study, prepared: Prepared, bench: Workbench) -> Known | None:
+def _known(
+    trial: Trial, study: Study, prepared: Prepared, bench: Workbench, store: Store
+) -> Known | None:
     try:
         if trial.number == 0:
             candidate = prepared.space.baseline()
@@ -73,7 +76,10 @@ def _known(trial: Trial, study: Study, prepared: Prepared, bench: Workbench) -> 
     keys = bench.stage_keys(candidate)[: len(trial.stages)]
     if [stage.key for stage in trial.stages] != keys:
         return None
-    return Known(candidate_key(candidate), taken_over(trial, study.name))
+    outcome = taken_over(trial, study.name)
+    if trial.state == "complete":
+        outcome = replace(outcome, records=store.records(study, trial.number))
+    return Known(candidate_key(candidate), outcome)
 
 
 def of_baseline(known: Sequence[Known], prepared: Prepared) -> Outcome | None:

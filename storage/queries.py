@@ -17,6 +17,7 @@ from .records import (
     Measurement,
     Outcome,
     Request,
+    Session,
     StageRun,
     Study,
     StudySummary,
@@ -153,9 +154,39 @@ def known(connection: Connection, study_id: int) -> dict[str, Outcome]:
             seconds=row.seconds,
             reused_from=row.reused_from,
             reused_study=row.reused_study,
+            records=row.records,
         )
         for row in connection.execute(select(table).where(table.c.study_id == study_id))
     }
+
+
+def records(connection: Connection, study_id: int, number: int, split: str) -> bytes | None:
+    """The records of a trial, or of the one whose measurements it took over."""
+    table, trials = schema.records.c, schema.trials.c
+    for _ in range(2):
+        found = connection.scalar(
+            select(table.content).where(
+                table.study_id == study_id, table.number == number, table.split == split
+            )
+        )
+        source = connection.scalar(
+            select(trials.reused_from).where(
+                trials.study_id == study_id, trials.number == number, trials.reused_study == ""
+            )
+        )
+        if found is not None or source is None:
+            return found
+        number = source
+    return None
+
+
+def sessions(connection: Connection, study_id: int) -> list[Session]:
+    table = schema.sessions.c
+    columns = table.began_at, table.number, table.facts
+    rows = connection.execute(
+        select(*columns).where(table.study_id == study_id).order_by(table.id)
+    )
+    return [Session(*row) for row in rows]
 
 
 def open_requests(connection: Connection, study_id: int) -> list[Request]:

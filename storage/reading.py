@@ -15,7 +15,16 @@ from .artifacts import file_stores
 from .database import address, check_writable, connect, files_folder, parse_url, sqlite_file
 from .errors import NameTaken, NoStore, UnknownStudy
 from .lease import busy, check_lease, holds
-from .records import Extension, Outcome, Request, Study, StudySummary, Trial
+from .records import (
+    SPLITS,
+    Extension,
+    Outcome,
+    Request,
+    Session,
+    Study,
+    StudySummary,
+    Trial,
+)
 from .retrying import RETRY_S
 from .transactions import Transactions
 
@@ -108,6 +117,16 @@ class StoreReader:
     def known(self, study: Study) -> dict[str, Outcome]:
         """What was known about candidates when the study was created, by candidate key."""
         return self._transactions.read(lambda c: queries.known(c, study.id))
+
+    def records(self, study: Study, number: int, split: str = "search") -> bytes | None:
+        """The packed records of a trial's samples, or of the trial whose measurements it took
+        over; None if there are none."""
+        assert split in SPLITS, split
+        return self._transactions.read(lambda c: queries.records(c, study.id, number, split))
+
+    def sessions(self, study: Study) -> list[Session]:
+        """The times in which a controller ran the study, in order."""
+        return self._transactions.read(lambda c: queries.sessions(c, study.id))
 
     def requests(self, study: Study) -> list[Request]:
         """What was asked of the study's controller and not handled yet, the oldest first."""

@@ -11,6 +11,7 @@ ENDED_STATES = ("complete", "refused", "stopped", "failed")
 ORIGINS = ("baseline", "strategy", "enqueued")
 STUDY_STATES = ("running", "interrupted", "stopped", "finished", "failed")
 REQUESTS = ("stop", "extend", "enqueue")
+SPLITS = ("search", "audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,11 @@ class Measurement:
     """One metric of one artifact.
 
     Args:
-        low: Lower end of a 95 % confidence interval, where one is known.
+        low: Lower end of a confidence interval, where one is known.
         high: Its upper end.
         n: Samples, or repetitions of a timing, behind the value.
         noisy: Timed while other work of ours ran on the machine.
+        level: Of the interval, two-sided: 0.90 is two one-sided bounds of 95 %.
     """
 
     metric: str
@@ -48,6 +50,7 @@ class Measurement:
     high: float | None = None
     n: int | None = None
     noisy: bool = False
+    level: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Outcome:
         cause: One line, for every state but complete.
         reused_from: The trial whose measurements were taken over, the files being identical.
         reused_study: The study of that trial, if it is another one.
+        records: Of the samples of the search split, packed; None if the trial has none of its own.
     """
 
     state: str
@@ -86,6 +90,7 @@ class Outcome:
     seconds: float = 0.0
     reused_from: int | None = None
     reused_study: str = ""
+    records: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +214,18 @@ class Extension:
     number: int
     trials: int
     minutes: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A time in which a controller ran a study.
+
+    Args:
+        began_at: Unix seconds.
+        number: Of the next trial to be proposed then.
+        facts: The machine (cpu, isa, cores), library versions, and the controls of its timings.
+    """
+
+    began_at: float
+    number: int
+    facts: Mapping[str, Any]

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -86,6 +87,7 @@ trials = Table(
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Index("ix_trials_artifact", "artifact"),
+    Index("ix_trials_state", "study_id", "state"),
 )
 
 measurements = Table(
@@ -101,9 +103,35 @@ measurements = Table(
     Column("high", Float(53)),
     Column("n", Integer),
     Column("noisy", Boolean, nullable=False, server_default=false()),
+    Column("level", Float(53), nullable=False, server_default=text("0.95")),
     ForeignKeyConstraint(
         ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
     ),
+)
+
+# The task's records of every sample, as `search.sample_records` packs them, for comparisons.
+records = Table(
+    "records",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("split", String(20), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
+    ),
+)
+
+# Times in which a controller ran the study: the machine, and the control of its timings.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Index("ix_sessions_study", "study_id"),
 )
 
 stages = Table(
@@ -152,6 +180,7 @@ known = Table(
     Column("seconds", Float, nullable=False),
     Column("reused_from", Integer),
     Column("reused_study", String(200), nullable=False),
+    Column("records", LargeBinary),
     Index("ix_known_artifact", "artifact"),
 )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -13,26 +13,25 @@ from sqlalchemy.exc import IntegrityError
 from . import queries, removing, writing
 from .errors import NameTaken
 from .fencing import AlreadyDone, fence, new_event, renew_lease
-from .lease import new_owner, removed, take_over
-from .reading import StoreReader, check_new_study, name_taken
+from .lease import take_over
+from .reading import check_new_study, name_taken
 from .records import (
     ENDED_STATES,
     ORIGINS,
-    REQUESTS,
     STUDY_STATES,
     Known,
+    Measurement,
     NewStudy,
     Outcome,
     Request,
     Study,
 )
+from .sharing import SharedStore
 
 __all__ = ["Store", "check_new_study"]
 
-_T = TypeVar("_T")
 
-
-class Store(StoreReader):
+class Store(SharedStore):
     """Studies in a database and their files beside it.
 
     Every write of a controller names its owner token and changes nothing once another controller
@@ -51,54 +50,6 @@ class Store(StoreReader):
         StoreError: See `storage.errors`.
     """
 
-    # What anybody may do
-
-    def add_request(self, study: Study, kind: str, payload: Mapping[str, Any] = {}) -> None:
-        """Ask something of the study's controller.
-
-        Raises:
-            UnknownStudy: It was removed.
-        """
-        assert kind in REQUESTS, kind
-        work = partial(
-            writing.insert_request, study=study, kind=kind, payload=payload, event=new_event()
-        )
-        try:
-            self._transactions.write("add_request", work)
-        except IntegrityError:  # it was removed while we looked
-            raise removed(study) from None
-
-    def write(self, name: str, work: Callable[[Connection], _T]) -> _T:
-        """What a function of a connection returns, after what it did is committed; `name` is the
-        event's, for `faults`. The function may be called again."""
-        return self._transactions.write(name, work)
-
-    def remove(self, name: str) -> list[str]:
-        """Delete a study and the artifacts that no other study uses; returns their SHA-256s.
-
-        Raises:
-            UnknownStudy, StudyBusy
-        """
-        study, owner = self.study(name), new_owner()
-        unused = self._transactions.write(
-            "remove", partial(removing.remove_study, study=study, owner=owner)
-        )
-        return self.remove_artifacts(unused)
-
-    def remove_artifacts(self, sha256s: Iterable[str]) -> list[str]:
-        """Delete those of the artifacts that nothing points to, rows and files; returns them.
-
-        No controller can begin to use one while it is being deleted.
-        """
-        removed = []
-        for sha256 in sha256s:
-            work = partial(removing.remove_artifact, sha256=sha256, files=self.artifacts)
-            if self._transactions.write("remove_artifacts", work):
-                removed.append(sha256)
-        return removed
-
-    # The controller's events
-
     def create_study(self, new: NewStudy, owner: str, known: Sequence[Known] = ()) -> Study:
         """Store a new study, owned by `owner`, with what is known about its candidates.
 
@@ -111,7 +62,7 @@ class Store(StoreReader):
         """
         event = new_event()
         for fact in known:
-            writing.check_finite(fact.outcome)
+            writing.check_finite(fact.outcome.measurements)
 
         def work(connection: Connection) -> None:
             removing.keep_artifacts(connection)
@@ -303,7 +254,7 @@ class Store(StoreReader):
             CorruptFiles: The artifact's files are not in the store (any more).
         """
         assert outcome.state in ENDED_STATES, outcome.state
-        writing.check_finite(outcome)
+        writing.check_finite(outcome.measurements)
 
         def work(connection: Connection) -> None:
             # A store in memory has no other process that could remove the files.
@@ -319,6 +270,41 @@ class Store(StoreReader):
             keeps=outcome.artifact is not None,
             spent=outcome.seconds if spent is None else spent,
         )
+
+    def audit(
+        self,
+        study: Study,
+        owner: str,
+        number: int,
+        measurements: Sequence[Measurement],
+        records: bytes | None = None,
+    ) -> None:
+        """Store what a complete trial measured on the audit split, instead of an earlier audit's.
+
+        Args:
+            records: Of the samples of that split, packed.
+
+        Raises:
+            ValueError: A measurement is not finite, or the trial is not complete.
+        """
+        writing.check_finite(measurements)
+        work = partial(
+            writing.insert_audit,
+            study=study,
+            number=number,
+            measurements=measurements,
+            records=records,
+        )
+        self._event("audit", study, owner, work)
+
+    def add_session(self, study: Study, owner: str, number: int, facts: Mapping[str, Any]) -> None:
+        """Store on what machine, and with what control of timings, the study is run from now on.
+
+        Args:
+            number: Of the next trial to be proposed.
+        """
+        work = partial(writing.insert_session, study=study, number=number, facts=facts)
+        self._event("add_session", study, owner, work)
 
     def _event(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any
@@ -14,6 +14,8 @@ from sqlalchemy import (
     Insert,
     Table,
     bindparam,
+    delete,
+    func,
     insert,
     select,
     update,
@@ -27,13 +29,13 @@ from .records import Artifact, File, Known, Measurement, NewStudy, Outcome, Stag
 OPEN = ("queued", "running")
 
 
-def check_finite(outcome: Outcome) -> None:
+def check_finite(measurements: Iterable[Measurement]) -> None:
     """Check that no measurement is NaN or infinite.
 
     Raises:
         ValueError
     """
-    for m in outcome.measurements:
+    for m in measurements:
         if not all(math.isfinite(x) for x in (m.value, m.low, m.high) if x is not None):
             raise ValueError(f"a measurement must be finite, got {m}")
 
@@ -80,6 +82,7 @@ def insert_known(connection: Connection, study_id: int, known: Sequence[Known]) 
             "seconds": fact.outcome.seconds,
             "reused_from": fact.outcome.reused_from,
             "reused_study": fact.outcome.reused_study,
+            "records": fact.outcome.records,
         }
         for fact in known
     ]
@@ -151,6 +154,45 @@ def end_trial(
     where = {"study_id": study.id, "number": number}
     _insert_all(connection, _INSERT_STAGE, where, _storable_stages(outcome))
     _insert_all(connection, _INSERT_MEASUREMENT, where, outcome.measurements)
+    if outcome.records is not None:
+        content = {"split": "search", "content": outcome.records}
+        connection.execute(_INSERT_RECORDS, {**where, **content})
+
+
+def insert_audit(
+    connection: Connection,
+    study: Study,
+    number: int,
+    measurements: Sequence[Measurement],
+    records: bytes | None,
+) -> None:
+    """Measurements on the audit split, instead of those of an earlier audit.
+
+    Raises:
+        ValueError: The trial is not complete.
+    """
+    table, other, trials = schema.measurements, schema.records, schema.trials.c
+    state = select(trials.state).where(trials.study_id == study.id, trials.number == number)
+    if connection.scalar(state) != "complete":
+        raise ValueError(f"trial {number} of {study.name!r} is not complete")
+    names = [m.metric for m in measurements]
+    mine = table.c.study_id == study.id, table.c.number == number
+    connection.execute(delete(table).where(*mine, table.c.metric.in_(names)))
+    of_split = other.c.study_id == study.id, other.c.number == number, other.c.split == "audit"
+    connection.execute(delete(other).where(*of_split))
+    where = {"study_id": study.id, "number": number}
+    last = connection.scalar(select(func.max(table.c.position)).where(*mine)) or 0
+    rows = [{**where, "position": last + 1 + i, **_row(m)} for i, m in enumerate(measurements)]
+    connection.execute(_INSERT_MEASUREMENT, rows)
+    if records is not None:
+        connection.execute(_INSERT_RECORDS, {**where, "split": "audit", "content": records})
+
+
+def insert_session(
+    connection: Connection, study: Study, number: int, facts: Mapping[str, Any]
+) -> None:
+    row = {"study_id": study.id, "began_at": time.time(), "number": number, "facts": dict(facts)}
+    connection.execute(insert(schema.sessions).values(row))
 
 
 def requeue_running(connection: Connection, study: Study) -> None:
@@ -251,6 +293,7 @@ _INSERT_TRIAL = insert(schema.trials)
 _INSERT_STAGE = insert(schema.stages)
 _INSERT_MEASUREMENT = insert(schema.measurements)
 _INSERT_KNOWN = insert(schema.known)
+_INSERT_RECORDS = insert(schema.records)
 _NAMES = {
     record: tuple(field.name for field in fields(record))
     for record in (NewStudy, Artifact, File, StageRun, Measurement)

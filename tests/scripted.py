@@ -8,9 +8,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search.dispatch import Baseline, Dispatcher, TrialEnd
+from search.dispatch import Dispatcher
 from search.jobs import Built, Job, JobEnd, Scored, Timing
 from search.timing_lock import TimingLock
+from search.trial_run import Baseline, TrialEnd
 from storage import Artifact, StageRun
 from storage.artifacts import ContentStore, describe_artifact
 

@@ -62,6 +62,7 @@ def test_a_trial_is_built_then_scored_then_timed(rig):
         "size_bytes": artifact.size_bytes,
         "latency_ms": 2.0,
         "latency_ratio": 0.5,
+        "throughput_per_s": 500.0,
         "parameters": 10.0,
         "macs": 20.0,
     }

@@ -47,7 +47,8 @@ def test_what_was_timed_beside_a_build_is_noisy(tmp_path):
         rig.timer.end("returned", (TIMING,))
         (end,) = rig.wait()
         noisy = {m.metric for m in end.outcome.measurements if m.noisy}
-        assert noisy == (set() if case == "never" else {"latency_ms", "latency_ratio"})
+        timed = {"latency_ms", "latency_ratio", "throughput_per_s"}
+        assert noisy == (set() if case == "never" else timed)
         assert "pause" not in rig.events
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compressors.arrays import with_batch_size
 from compressors.testing import random_states
 from search import measure
-from search.jobs import Timing
+from search.jobs import Scored, Timing
 from search.metrics import Facts, measurements, metric_names
 from search.runtimes.onnx_runtime import OnnxRuntime
 
@@ -179,17 +179,18 @@ def test_a_feed_of_the_largest_batch_is_enough_for_all(given, sizes):
         )
 
 
-def facts(batch_sizes=(1,), **changes):
-    timings = tuple(Timing(size, 2.0 + i, 0.5, 0.4, 0.6, 20) for i, size in enumerate(batch_sizes))
+def facts(batch_sizes=(1,), score=0.75, drop=(0.2, 0.3), **changes):
+    timings = tuple(
+        Timing(size, 2.0 + i, 0.5, 0.4, 0.6, 20, 4.0 + i, 8.0, 5000)
+        for i, size in enumerate(batch_sizes)
+    )
+    scored = Scored(score, 96, 50.0, 700.0, None, (0.6, 0.8), drop, size_zstd_bytes=900)
     values = {
         "score_name": "accuracy",
         "higher_is_better": True,
-        "score": 0.75,
-        "samples": 96,
+        "scored": scored,
         "baseline_score": 1.0,
         "size_bytes": 1000,
-        "parameters": 50.0,
-        "macs": 700.0,
         "timings": timings,
     }
     return Facts(**{**values, **changes})
@@ -209,16 +210,25 @@ def test_measurements_give_every_fact_under_its_name():
         "accuracy": 0.75,
         "accuracy_drop": 0.25,
         "size_bytes": 1000,
+        "size_zstd_bytes": 900,
         "latency_ms": 2.0,
         "latency_ms_batch32": 3.0,
+        "latency_p90_ms": 4.0,
+        "latency_p90_ms_batch32": 5.0,
         "latency_ratio": 0.5,
         "latency_ratio_batch32": 0.5,
+        "throughput_per_s": 500.0,
+        "throughput_per_s_batch32": 32_000 / 3,
+        "load_ms": 8.0,
+        "peak_rss_bytes": 5000,
         "parameters": 50,
         "macs": 700,
     }
     ratio = found["latency_ratio"]
     assert (ratio.low, ratio.high, ratio.n) == (0.4, 0.6, 20)
-    assert found["accuracy"].n == 96
+    score, drop = found["accuracy"], found["accuracy_drop"]
+    assert (score.low, score.high, score.level, score.n) == (0.6, 0.8, 0.95, 96)
+    assert (drop.low, drop.high, drop.level, drop.n) == (0.2, 0.3, 0.9, 96)
     assert (found["size_bytes"].unit, found["latency_ms"].unit) == ("B", "ms")
 
 

@@ -62,7 +62,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return folder
 
     yield mount
-    subprocess.run(["umount", folder], capture_output=True)
+    subprocess.run(["umount", "-l", folder], capture_output=True)  # even if a file is open
 
 
 def test_a_put_on_a_full_disk_raises_and_leaves_nothing(disk, files):

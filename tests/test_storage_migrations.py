@@ -208,7 +208,7 @@ def test_an_old_database_is_not_opened_but_named(old, tmp_path):
     for create in (True, False):
         with pytest.raises(ForeignDatabase, match="naslite db upgrade --store ") as caught:
             Store(old, create=create)
-    assert "schema 1, this one needs 2" in str(caught.value)
+    assert f"schema 1, this one needs {SCHEMA_VERSION}" in str(caught.value)
     assert (rows(old), structure(old)) == (before, tables)
 
 

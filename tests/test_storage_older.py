@@ -10,6 +10,7 @@ from doubles import control
 
 from search import open_study
 from search.replay import replay
+from search.sample_records import unpacked
 from storage import Store
 from storage.lease import new_owner
 from storage.upgrading import upgrade
@@ -78,4 +79,13 @@ def test_all_that_the_latest_schema_can_hold_is_read(tmp_path):
     assert [(e.number, e.trials, e.minutes) for e in store.extensions(study)] == [(3, 12, 2.5)]
     assert [r.kind for r in store.requests(study)] == ["stop"]
     assert study.claimed_at > 0
+    assert baseline.measurements[-1].metric == "audit_accuracy_drop"
+    assert baseline.measurements[-1].level == 0.9
+    for split in ("search", "audit"):
+        content = store.records(study, 0, split)
+        assert content is not None
+        assert unpacked(content).tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert fact.records == content
+    (session,) = store.sessions(study)
+    assert (session.number, session.facts["controls"][0]["noise_floor"]) == (1, 0.01)
     store.close()

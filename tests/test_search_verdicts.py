@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from search.expressions import parse_constraint
+from search.sample_records import packed, unpacked
+from search.verdicts import speed, verdict
+from storage import Measurement
+
+
+@pytest.mark.parametrize(
+    ("constraint", "measured", "expected"),
+    [
+        ("m <= 0.01", Measurement("m", 0.005, "", 0.0, 0.009, 400, level=0.9), "proven"),
+        ("m <= 0.01", Measurement("m", 0.005, "", 0.0, 0.01, 400, level=0.9), "proven"),
+        ("m <= 0.01", Measurement("m", 0.005, "", 0.0, 0.011, 400, level=0.9), "not proven"),
+        ("m <= 0.01", Measurement("m", 0.02, "", 0.0, 0.04, 400, level=0.9), "violated"),
+        ("m < 0.01", Measurement("m", 0.005, "", 0.0, 0.01, 400, level=0.9), "not proven"),
+        ("m >= 0.9", Measurement("m", 0.95, "", 0.91, 0.99, 400), "proven"),
+        ("m >= 0.9", Measurement("m", 0.95, "", 0.89, 0.99, 400), "not proven"),
+        ("m > 0.9", Measurement("m", 0.9, "", 0.89, 0.99, 400), "violated"),
+        ("m <= 100", Measurement("m", 100.0, "B"), "proven"),
+        ("m <= 100", Measurement("m", 101.0, "B"), "violated"),
+        ("m <= 0.01", Measurement("m", 0.0, n=400), "not proven"),
+    ],
+)
+def test_a_constraint_is_judged_by_the_far_end_of_the_interval(constraint, measured, expected):
+    assert verdict(parse_constraint(constraint), measured) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.5, 0.99, "faster"),
+        (1.01, 1.5, "slower"),
+        (0.99, 1.01, "no difference shown"),
+        (1.0, 1.2, "no difference shown"),
+        (0.8, 1.0, "no difference shown"),
+        (None, None, "no difference shown"),
+    ],
+)
+def test_faster_means_that_the_interval_excludes_1(low, high, expected):
+    assert speed(Measurement("latency_ratio", 1.0, "", low, high, 20)) == expected
+
+
+@given(
+    arrays.arrays(float, st.tuples(st.integers(0, 50), st.integers(1, 2)), elements=st.floats())
+    | arrays.arrays(float, st.integers(0, 90), elements=st.sampled_from([0.0, 1.0]))
+    | arrays.arrays(int, st.integers(0, 50))
+)
+def test_records_come_back_as_they_were(records):
+    back = unpacked(packed(records))
+    assert back.shape == records.shape
+    assert (back == records)[back == back].all()
+    assert ((back != back) == (records != records)).all()
+
+
+def test_ten_thousand_zeros_and_ones_take_little_room():
+    import numpy as np
+
+    records = (np.random.default_rng(0).random(10_000) < 0.9).astype(float)
+    assert len(packed(records)) < 1500 * 4
