@@ -238,7 +238,9 @@ def _engine(url: URL, durability: str) -> Engine:
             # These two leave no trace in the file; WAL, which does, is set when we create it.
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute(f"PRAGMA synchronous={durability.upper()}")
-            connection.execute("PRAGMA wal_autocheckpoint=0")  # see `journal`
+            # See `journal`: we write it back, and one that begins anew is cut to what it holds.
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute("PRAGMA journal_size_limit=0")
         elif durability == "full":
             connection.execute("SET SESSION synchronous_commit = on")
             connection.commit()
