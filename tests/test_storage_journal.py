@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 import storage.journal
 from storage import Store, Study
@@ -74,6 +75,24 @@ def test_it_is_looked_at_once_in_a_while(store, study, path, monkeypatch):
     fill(store, study, range(1, 41))
     assert journal_bytes(path) > 2_000_000
     assert stored(path) == 0
+
+
+def test_only_one_that_is_too_long_waits_for_readers(store, study, path):
+    seen: list[str] = []
+
+    @event.listens_for(store._transactions.engine, "before_cursor_execute")
+    def note(*arguments: object) -> None:
+        statement = str(arguments[2])
+        if "checkpoint" in statement:
+            seen.append(statement)
+
+    fill(store, study, range(5))
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM trials").fetchone()
+        fill(store, study, range(5, 50))
+    assert seen[0] == "PRAGMA wal_checkpoint(PASSIVE)"
+    assert seen[-1] == "PRAGMA wal_checkpoint(RESTART)"
 
 
 def test_a_reader_that_stays_delays_it_and_nothing_fails(store, study, path):
