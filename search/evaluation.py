@@ -15,18 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from compressors.arrays import named_arrays
 from compressors.base import Context, Recipe, Refused
+from compressors.training import seeded
 from storage import Artifact, StageRun
 from storage.artifacts import ContentStore, Holder, describe_artifact
 from strategies.space import Candidate, Space
 
-from . import measure
 from .errors import one_line
 from .jobs import Built, Progress, Scored
+from .parity import check_parity
 from .runtimes.base import Runtime
+from .scoring import bootstrap_seed, scored_on, zstd_bytes
 from .stages import EXPORT, Stage, Step, plan, root_key
 from .task import LoadedTask
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 MEASURE = "measure"  # the stage of a trial that scoring belongs to
 STATE_FILE = "state.safetensors"
-PARITY = 1e-3  # largest difference between a model and its exported file, relative
 
 log = logging.getLogger("naslite.search")
 
@@ -111,9 +109,16 @@ class Workbench:
             return self._stored(runs, [folder / name for name in facts["files"]])
 
     def score(
-        self, artifact: Artifact, *, progress: Progress = lambda stage, ended: None
+        self,
+        artifact: Artifact,
+        reference: bytes | None = None,
+        *,
+        progress: Progress = lambda stage, ended: None,
     ) -> Scored:
-        """The score of a stored artifact, and what its graph says of its work.
+        """The score of a stored artifact, and what its files say of its work.
+
+        Args:
+            reference: The baseline's records, packed; without them the drop has no bounds.
 
         Raises:
             CorruptFiles: The artifact's files are not what was stored.
@@ -121,12 +126,48 @@ class Workbench:
         """
         progress(MEASURE, ())
         with self.artifacts.holding() as held:
-            folder, facts = held.verified(artifact.sha256)
-            path = folder / str(facts["main"])
+            folder, path = self._verified(held, artifact)
             session = self.runtime.load(path, threads=self.session_threads)
-            score, samples = measure.score(session, self.loaded.task)
-            found = self.runtime.inspect(path)
-            return Scored(score, samples, float(found["parameters"]), float(found["macs"]))
+            task, seed = self.loaded.task, bootstrap_seed(artifact.sha256)
+            found = scored_on(session, task, task.eval_batches, reference, seed)
+            graph = self.runtime.inspect(path)
+            return replace(
+                found,
+                parameters=float(graph["parameters"]),
+                macs=float(graph["macs"]),
+                size_zstd_bytes=zstd_bytes([folder / file.name for file in artifact.files]),
+            )
+
+    def audit(
+        self,
+        artifact: Artifact,
+        reference: bytes | None = None,
+        *,
+        progress: Progress = lambda stage, ended: None,
+    ) -> Scored | None:
+        """The score of a stored artifact on the audit split; None if the task has none.
+
+        Args:
+            reference: The baseline's records of that split, packed.
+
+        Raises:
+            CorruptFiles, ValueError: See `score`.
+        """
+        progress(MEASURE, ())
+        task, seed = self.loaded.task, bootstrap_seed(artifact.sha256)
+        with seeded(0):
+            batches = task.audit_batches()
+        if batches is None:
+            return None
+        with self.artifacts.holding() as held:
+            _, path = self._verified(held, artifact)
+            session = self.runtime.load(path, threads=self.session_threads)
+            return scored_on(session, task, lambda: batches, reference, seed)
+
+    def _verified(self, held: Holder, artifact: Artifact) -> tuple[Path, Path]:
+        """The folder of an artifact's intact files, and the file that is loaded."""
+        folder, facts = held.verified(artifact.sha256)
+        return folder, folder / str(facts["main"])
 
     def _plan(self, candidate: Candidate) -> list[Stage]:
         return plan(candidate, self.space, self.pipeline, self.runtime, self._root)
@@ -200,45 +241,9 @@ class Workbench:
         model = self._restored(folder, facts["recipes"])
         path = workdir / self.runtime.main_file
         note = str(self.runtime.export(model, self.loaded.inputs, path) or "")
-        self._check_parity(model, path)
-        return sorted(workdir.iterdir()), {"note": note}
-
-    def _check_parity(self, model: nn.Module, path: Path) -> None:
-        """Compare the exported file with the model it was made from, on evaluation inputs.
-
-        Raises:
-            Refused: They disagree, so the exporter has lost something.
-            ValueError: The model's own outputs hold NaN.
-        """
-        import torch
-
-        from compressors.inspect import forward, tensors_in
-
         session = self.runtime.load(path, threads=self.session_threads)
-        with torch.no_grad():
-            wanted = list(tensors_in(forward(model, self.loaded.inputs)))
-        try:
-            given = session(named_arrays(self.loaded.inputs, session.input_names))
-        except Exception as error:
-            raise Refused(f"the exported file does not run ({one_line(error)})") from error
-        arrays = given if isinstance(given, tuple) else (given,)
-        if len(arrays) != len(wanted):
-            raise Refused(f"the exported file has {len(arrays)} outputs, the model {len(wanted)}")
-        for tensor, array in zip(wanted, arrays, strict=True):
-            expected = tensor.numpy()
-            measure.check_outputs(expected)
-            if array.shape != expected.shape:
-                raise Refused(
-                    f"the exported file gives shape {array.shape}, the model {expected.shape}"
-                )
-            if np.isnan(array).any():
-                raise Refused("the exported file's outputs hold NaN, the model's do not")
-            off = _difference(array, expected)
-            if not off <= PARITY:
-                raise Refused(
-                    f"the exported file disagrees with the model by {off:.2g} of its largest"
-                    f" output (at most {PARITY:g} is allowed): the exporter lost something"
-                )
+        check_parity(model, session, self.loaded.inputs)
+        return sorted(workdir.iterdir()), {"note": note}
 
     def _compress_artifact(
         self, stage: Stage, folder: Path, workdir: Path
@@ -298,12 +303,3 @@ def _check_weights(compressed: nn.Module, original: nn.Module) -> None:
 
 def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
-
-
-def _difference(array: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest finite output but at least to 1."""
-    given, wanted = array.astype(np.float64), expected.astype(np.float64)
-    finite = np.abs(wanted[np.isfinite(wanted)])
-    differing = given != wanted  # infinities that agree have no difference
-    off = np.abs(given[differing] - wanted[differing])
-    return float(off.max(initial=0.0)) / max(1.0, float(finite.max(initial=0.0)))

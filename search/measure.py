@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,55 @@ def score(session: Session, task: Task) -> tuple[float, int]:
     """The task's score of a loaded artifact over all evaluation batches, and how many samples.
 
     Raises:
+        ValueError: See `score_of_batches`.
+    """
+    found, records = score_of_batches(session, task, task.eval_batches)
+    return found, len(records)
+
+
+def score_of_batches(
+    session: Session, task: Task, batches: Callable[[], Iterable[Any]]
+) -> tuple[float, np.ndarray]:
+    """The task's score of a loaded artifact over batches, and the records that it is made of.
+
+    Raises:
         ValueError: There are no records; outputs hold NaN; records or the score are not finite.
     """
-    records = []
     with seeded(0):
-        for batch in task.eval_batches():
-            outputs = session(named_arrays(task.inputs(batch), session.input_names))
-            check_outputs(outputs)
-            records.append(np.asarray(task.records(outputs, batch)))
-        if not records:
-            raise ValueError("eval_batches() gave no batch")
-        merged = np.concatenate(records)
-        if not _all_finite(merged):
-            raise ValueError("records() gave NaN or infinite values")
-        found = float(task.score(merged))
+        merged = records_of(session, task, batches())
+        found = score_of(task, merged)
+    return found, merged
+
+
+def records_of(session: Session, task: Task, batches: Iterable[Any]) -> np.ndarray:
+    """What the task records of the artifact's outputs on batches, samples along axis 0.
+
+    Raises:
+        ValueError: There are none; outputs hold NaN; records are not finite.
+    """
+    records = []
+    for batch in batches:
+        outputs = session(named_arrays(task.inputs(batch), session.input_names))
+        check_outputs(outputs)
+        records.append(np.asarray(task.records(outputs, batch)))
+    if not records:
+        raise ValueError("eval_batches() gave no batch")
+    merged = np.concatenate(records)
+    if not _all_finite(merged):
+        raise ValueError("records() gave NaN or infinite values")
+    return merged
+
+
+def score_of(task: Task, records: np.ndarray) -> float:
+    """The task's score of records.
+
+    Raises:
+        ValueError: It is not finite.
+    """
+    found = float(task.score(records))
     if not np.isfinite(found):
         raise ValueError(f"{task.score_name} is {found}")
-    return found, len(merged)
+    return found
 
 
 def check_outputs(outputs: Any) -> None:

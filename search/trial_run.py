@@ -64,12 +64,15 @@ class Run:
         """All metrics of the trial, once it was timed; before that, what is known of it."""
         assert self.artifact is not None
         assert self.scored is not None
-        own = self.scored.score
+        if self.baseline is None:  # its own drop is 0 by definition
+            scored, before = replace(self.scored, drop=(0.0, 0.0)), self.scored.score
+        else:
+            scored, before = self.scored, self.baseline.score
         facts = Facts(
             score_name=score_name,
             higher_is_better=higher_is_better,
-            scored=self.scored,
-            baseline_score=own if self.baseline is None else self.baseline.score,
+            scored=scored,
+            baseline_score=before,
             size_bytes=self.artifact.size_bytes,
             timings=timings,
         )

@@ -8,10 +8,13 @@ import shutil
 import numpy as np
 import pytest
 from toy_bench import FLOAT, PRUNED, QUANTIZED, TRAINED, main_file, names, prepared_toy
+from zstandard import ZstdCompressor
 
 from compressors.base import Refused
-from search.jobs import Scored
+from search.sample_records import packed, unpacked
+from search.scoring import zstd_bytes
 from search.stages import plan
+from search.tango import drop_interval
 from search.workbench import make_workbench
 from storage.artifacts import file_stores
 
@@ -97,9 +100,42 @@ def test_a_score_is_that_of_the_stored_file(bench):
         session.run(None, {feed.name: images.numpy()})[0].argmax(1) == labels.numpy()
         for images, labels in bench.loaded.task.eval_batches()
     ]
-    assert scored == Scored(np.concatenate(right).mean(), 96, scored.parameters, scored.macs)
+    assert (scored.score, scored.samples) == (np.concatenate(right).mean(), 96)
+    np.testing.assert_array_equal(unpacked(scored.records), np.concatenate(right))
+    low, high = scored.interval
+    assert low <= scored.score <= high
+    assert scored.drop is None
     assert 0 < scored.parameters < zero.parameters
     assert 0 < scored.macs < zero.macs
+
+
+def test_a_drop_is_bounded_against_the_records_of_the_baseline(bench):
+    reference = bench.score(bench.build(bench.space.baseline()).artifact).records
+    artifact = bench.build({**PRUNED, "distillation.epochs": 0, **FLOAT}).artifact
+    scored = bench.score(artifact, reference)
+    assert scored == bench.score(artifact, reference)
+    losses = int((unpacked(scored.records) == 0).sum())  # the baseline has them all right
+    assert scored.drop == drop_interval(losses, 0, 96, 0.05)
+    assert losses > 0
+    assert bench.score(artifact, packed(np.ones(95))).drop is None  # not the same samples
+
+
+def test_the_zstd_size_is_of_the_shipped_files(bench):
+    artifact = bench.build(bench.space.baseline()).artifact
+    found = bench.score(artifact).size_zstd_bytes
+    assert found == bench.score(artifact).size_zstd_bytes
+    content = main_file(bench, artifact).read_bytes()
+    compressed = ZstdCompressor(3).compress(content)
+    assert found == len(compressed) < artifact.size_bytes
+
+
+def test_every_file_counts_towards_the_zstd_size(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(10_000))
+    (tmp_path / "b").write_bytes(np.random.default_rng(0).bytes(10_000))
+    alone = [zstd_bytes([tmp_path / name]) for name in "ab"]
+    assert alone[0] < 100
+    assert alone[1] > 10_000
+    assert zstd_bytes([tmp_path / "a", tmp_path / "b"]) == sum(alone)
 
 
 def test_progress_tells_each_stage_that_begins_and_what_has_ended(bench):
