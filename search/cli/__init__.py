@@ -28,6 +28,7 @@ VERBS = {
     "trials": "search.cli.trials:trials",
     "show": "search.cli.show:show",
     "best": "search.cli.best:best",
+    "report": "search.cli.report:report",
     "replay": "search.cli.replay:replay",
     "export": "search.cli.export:export",
     "rm": "search.cli.rm:rm",

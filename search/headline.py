@@ -1,0 +1,168 @@
+"""The one row that most people would take, and what is said of it in a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from storage import Measurement
+
+from .expressions import Comparison
+from .goals import Goals
+from .metrics import drop_name
+from .results import Row, StudyResults
+from .verdicts import FASTER, PROVEN, SLOWER, speed, verdict
+
+TIMES, MINUS = "×", "−"
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What is said of the picked row.
+
+    Args:
+        phrases: Such as `5.2 times smaller`, each against the baseline.
+        rule: How the row was picked.
+    """
+
+    number: int
+    phrases: tuple[str, ...]
+    rule: str
+
+
+def row_verdicts(goals: Goals, row: Row) -> dict[str, str]:
+    """The verdict of each constraint, by its text; empty unless the row is complete."""
+    found = by_metric(row)
+    return {
+        str(constraint): verdict(constraint, found[constraint.name])
+        for constraint in goals.constraints
+        if constraint.name in found
+    }
+
+
+def by_metric(row: Row) -> dict[str, Measurement]:
+    """The measurements of a complete row."""
+    complete = row.trial.state == "complete"
+    return {m.metric: m for m in row.trial.measurements} if complete else {}
+
+
+def picked(results: StudyResults, front: Sequence[Row]) -> tuple[Row, str] | None:
+    """The row to take of a front, and the rule in words; None where no row is within the limits.
+
+    Rows whose limits are all proven go before others. Among them the row closest to the ideal
+    wins: each objective is scaled to 0..1 over these rows, the ideal is the best of each
+    (compromise programming: Zeleny, Multiple Criteria Decision Making, 1982). Where a limit on
+    the score or its drop says how much quality may be given up, only costs are compared.
+    """
+    goals, score = results.goals, results.study.facts["score_name"]
+    feasible = [row for row in front if row.is_feasible]
+    rows = [row for row in feasible if row.number] or feasible
+    proven = [row for row in rows if all(v == PROVEN for v in row_verdicts(goals, row).values())]
+    rows = proven or rows
+    if not rows:
+        return None
+    quality = {score, drop_name(score)}
+    costs = goals.costs(*quality)
+    limited = any(constraint.name in quality for constraint in goals.constraints)
+    columns = list(costs) if limited and costs else list(range(len(goals.objectives)))
+    values = np.array([goals.values(row.metrics) for row in rows], dtype=float)[:, columns]
+    span = np.ptp(values, axis=0)
+    scaled = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
+    names = [list(goals.objectives)[column] for column in columns]
+    among = "whose limits are all proven" if proven and goals.constraints else "within the limits"
+    what = f"best in {names[0]}"
+    if len(names) > 1:
+        what = f"closest to the best of {' and '.join([', '.join(names[:-1]), names[-1]])}"
+        what += ", each scaled over these rows"
+    best = rows[int(np.argmin(np.linalg.norm(scaled, axis=1)))]
+    return best, f"Of the rows of the front {among}, the one {what}."
+
+
+def headline(results: StudyResults, front: Sequence[Row]) -> Headline | None:
+    """What to say of the picked row against the baseline; None where there is none."""
+    baseline, choice = results.baseline(), picked(results, front)
+    if choice is None or baseline is None:
+        return None
+    row, rule = choice
+    if not row.number:
+        return Headline(0, ("nothing beats the uncompressed model within the limits",), rule)
+    found, base = by_metric(row), by_metric(baseline)
+    score = results.study.facts["score_name"]
+    parts = [_size(found, base), _speed(found), _quality(results.goals, found, score)]
+    return Headline(row.number, tuple(part for part in parts if part), rule)
+
+
+def _size(found: Mapping[str, Measurement], base: Mapping[str, Measurement]) -> str:
+    if "size_bytes" not in found or "size_bytes" not in base or not found["size_bytes"].value:
+        return ""
+    return _times(base["size_bytes"].value / found["size_bytes"].value, "smaller", "larger")
+
+
+def _times(factor: float, better: str, worse: str) -> str:
+    word, factor = (better, factor) if factor >= 1 else (worse, 1 / factor)
+    text = digits(factor)
+    return f"{text}{TIMES} {word}" if float(text) != 1 else f"neither {better} nor {worse}"
+
+
+def _speed(found: Mapping[str, Measurement]) -> str:
+    """`faster` and `slower` only if the interval excludes 1; a speed-up's is that of 1/ratio."""
+    ratio = found.get("latency_ratio")
+    if ratio is None or ratio.value <= 0:
+        return ""
+    said = speed(ratio)
+    low, high = ratio.low, ratio.high
+    if said == SLOWER:
+        return f"{digits(ratio.value)}{TIMES} slower{_interval(low, high)}"
+    speedup = _interval(1 / high if high else None, 1 / low if low else None)
+    if said == FASTER:
+        return f"{digits(1 / ratio.value)}{TIMES} faster{speedup}"
+    return f"no difference in speed shown{speedup}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    # As many digits as tell the ends apart: [0.998, 1.004] rather than [1, 1].
+    count = 2 if digits(low) != digits(high) else 3
+    return f" [{digits(low, count)}, {digits(high, count)}]"
+
+
+def _quality(goals: Goals, found: Mapping[str, Measurement], score: str) -> str:
+    """The change of the score, in points if it is a share, and what is known of its limit."""
+    loss = found.get(drop_name(score))
+    if loss is None:
+        return ""
+    is_share = 0 <= found[score].value <= 1 and 0 <= found[score].value + loss.value <= 1
+    scale = 100.0 if is_share else 1.0
+    unit = "points" if is_share else score
+    change = -scale * loss.value
+    sign = MINUS if change < 0 else "+" if change else "±"
+    limits = [c for c in goals.constraints if c.name == loss.metric]
+    return f"{sign}{abs(change):.3g} {unit}{_limits(limits, loss, scale)}"
+
+
+def _limits(limits: Sequence[Comparison], loss: Measurement, scale: float) -> str:
+    if limits:
+        signs = {"<=": "≤", ">=": "≥"}
+        said = [
+            f"{verdict(c, loss)} {signs.get(c.op, c.op)} {scale * float(c.literal):.3g}"
+            for c in limits
+        ]
+        return f" [{', '.join(said)}]"
+    if loss.low is None or loss.high is None:
+        return ""
+    low, high = -scale * loss.high, -scale * loss.low
+    return f" [{low:+.3g}, {high:+.3g}]".replace("-", MINUS)
+
+
+def digits(value: float, count: int = 2) -> str:
+    """At least `count` digits that count: 11.8, 5.2, 0.98."""
+    if not math.isfinite(value) or value == 0:
+        return str(value)
+    places = max(0, count - 1 - math.floor(math.log10(abs(value))))
+    if abs(value) >= 10:
+        places = 1 if abs(value) < 100 else 0
+    return f"{value:.{places}f}"

@@ -1,0 +1,196 @@
+"""What a report says of a study, as plain data: the same for every format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from storage.database import files_folder
+
+from .headline import Headline, by_metric, headline, row_verdicts
+from .hypervolume import Progress, progress
+from .knob_importance import Importance, importance
+from .metrics import AUDIT
+from .redaction import mapped, redactor
+from .report_figures import Lines, Points, is_audit, label, lines, points
+from .results import Row, StudyResults
+from .study_costs import (
+    Failure,
+    StageCost,
+    config_text,
+    environment,
+    failures,
+    session_lines,
+    stage_costs,
+)
+from .trial_detail import Detail, detail, measured
+
+FRONT_ROWS = 200  # of the table
+LATEST = 100  # trials that have details although they are not on the front
+DETAIL_VALUES = 60_000  # knobs of all details together; 1 MB or so
+
+
+@dataclass(frozen=True, slots=True)
+class FrontRow:
+    """A row of the table of the front.
+
+    Args:
+        cells: Value and interval by metric, audit metrics among them.
+        verdicts: By constraint.
+    """
+
+    number: int
+    candidate: str
+    cells: Mapping[str, str]
+    verdicts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """Everything that a report says; see `study_report`.
+
+    Args:
+        notes: What is missing, and why.
+        optimism: By how much the best of the front is expected to look better than it is.
+    """
+
+    name: str
+    state: str
+    counts: Mapping[str, int]
+    budget: str
+    notes: tuple[str, ...]
+    objectives: Mapping[str, str]
+    constraints: tuple[str, ...]
+    headline: Headline | None
+    columns: tuple[str, ...]
+    front: tuple[FrontRow, ...]
+    front_size: int
+    optimism: float | None
+    points: Points
+    progress: Progress | None
+    lines: Lines | None
+    importance: tuple[Importance, ...]
+    failures: tuple[Failure, ...]
+    stages: tuple[StageCost, ...]
+    environment: tuple[tuple[str, str], ...]
+    sessions: tuple[tuple[str, ...], ...]
+    config: str
+    details: tuple[Detail, ...]
+
+
+def study_report(results: StudyResults) -> StudyReport:
+    """Read a study once, and say everything about it that others may see: no absolute path and
+    no password is in it."""
+    study, rows, front = results.study, results.rows(), results.front()
+    sessions = results.store.sessions(study)
+    counts = Counter(row.trial.state for row in rows)
+    names = [*results.goals.names]
+    found = importance(study.space, rows, names, study.seed)
+    report = StudyReport(
+        name=results.name,
+        state=results.state,
+        counts=dict(counts),
+        budget=f"{study.trials} trials" + (f", {study.minutes:g} min" if study.minutes else ""),
+        notes=tuple(_notes(results, rows, front)),
+        objectives=results.goals.objectives,
+        constraints=tuple(map(str, results.goals.constraints)),
+        headline=headline(results, front),
+        columns=_columns(results, front),
+        front=tuple(_front_row(results, row) for row in front[:FRONT_ROWS]),
+        front_size=len(front),
+        optimism=_optimism(results),
+        points=points(results, rows),
+        progress=progress(results.goals, rows, sessions),
+        lines=lines(results, rows, found),
+        importance=tuple(found),
+        failures=tuple(failures(rows)),
+        stages=tuple(stage_costs(rows)),
+        environment=tuple(environment(study)),
+        sessions=tuple(session_lines(sessions)),
+        config=config_text(study),
+        details=tuple(detail(results, row) for row in _detailed(rows, front)),
+    )
+    folders = [str(study.config.get("folder", "")), str(files_folder(results.store.url))]
+    clean: StudyReport = mapped(report, redactor(folders))
+    return clean
+
+
+def _notes(results: StudyResults, rows: Sequence[Row], front: Sequence[Row]) -> list[str]:
+    study, found = results.study, []
+    if results.state == "running":
+        found.append("The study is running: this is what was stored when the report was written.")
+    elif results.state in ("interrupted", "stopped", "failed"):
+        cause = f": {study.cause}" if study.cause else ""
+        again = "" if results.state == "failed" else "; `naslite resume` continues it"
+        found.append(f"The study is {results.state}{cause}{again}.")
+    ended = [row for row in rows if row.trial.state not in ("queued", "running")]
+    complete = [row for row in ended if row.trial.state == "complete"]
+    if not ended:
+        found.append("No trial has ended yet, so there is nothing to show.")
+    elif results.baseline() is None:
+        found.append("The uncompressed baseline has no measurements, so nothing is compared.")
+    elif len(complete) == 1:
+        found.append("No candidate is complete yet: only the uncompressed baseline is shown.")
+    if front and not any(row.is_feasible for row in front):
+        found.append("No row is within the limits; the front shows the least violation.")
+    if len(front) > FRONT_ROWS:
+        found.append(f"The table shows {FRONT_ROWS} of the {len(front)} rows of the front.")
+    return found
+
+
+def _columns(results: StudyResults, front: Sequence[Row]) -> tuple[str, ...]:
+    """The main metrics, each with that of the audit split beside it where a row has one."""
+    known = {m.metric for row in front for m in row.trial.measurements}
+    twins = [(name, f"{AUDIT}{name}") for name in results.shown_metrics]
+    found = [name for pair in twins for name in pair if not is_audit(name) or name in known]
+    return tuple(found)
+
+
+def _front_row(results: StudyResults, row: Row) -> FrontRow:
+    cells = {name: measured(m) for name, m in by_metric(row).items()}
+    return FrontRow(row.number, label(results, row), cells, row_verdicts(results.goals, row))
+
+
+def _optimism(results: StudyResults) -> float | None:
+    return None
+
+
+def _detailed(rows: Sequence[Row], front: Sequence[Row]) -> list[Row]:
+    """The trials with details: the baseline, the front, the latest, as many as there is room."""
+    by_number = {row.number: row for row in rows}
+    ended = [row for row in rows if row.trial.state not in ("queued", "running")]
+    wanted = [*rows[:1], *front[:FRONT_ROWS], *reversed(ended[-LATEST:])]
+    room, chosen = DETAIL_VALUES, []
+    for number in dict.fromkeys(row.number for row in wanted):
+        room -= len(by_number[number].trial.candidate) + 20
+        if room < 0:
+            break
+        chosen.append(number)
+    return [by_number[number] for number in sorted(chosen)]
+
+
+def state_line(report: StudyReport) -> str:
+    """`finished · budget 16 trials · 15 complete, 2 failed`."""
+    counts = ", ".join(f"{n} {state}" for state, n in report.counts.items())
+    return f"{report.state} · budget {report.budget} · {counts or 'no trial'}"
+
+
+def optimism_text(report: StudyReport) -> str:
+    """How to read the search figures beside those of the audit; empty if there was none."""
+    audited = [name for name in report.columns if is_audit(name)]
+    if not audited:
+        return "The front was not scored on an audit split."
+    text = "Columns named audit_ are of samples that the search never saw."
+    if report.optimism is not None:
+        text += (
+            f" Picking the best of {len(report.points.numbers)} by the search split is expected to"
+            f" flatter its score by {report.optimism:.4f}."
+        )
+    return text
+
+
+def failed_numbers(found: Failure, shown: int) -> str:
+    """How many trials of a cause are not listed."""
+    rest = len(found.numbers) - shown
+    return f" and {rest} more" if rest > 0 else ""
