@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+_OPPOSITES = {"<=": ">", ">": "<=", "<": ">=", ">=": "<", "==": "!=", "!=": "=="}
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))"
     r"|(?P<op><=|>=|==|!=|<|>)"
@@ -34,6 +35,8 @@ _TOKEN = re.compile(
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<name>[A-Za-z_][\w.@]*))"
 )
+_WORDS = ("and", "or", "not")
+_DEPTH = 50  # of parentheses and nots
 _FORM = 'write it as "METRIC <= NUMBER", joined by and, or, not and parentheses'
 
 
@@ -49,6 +52,8 @@ class Comparison:
         value = row.get(self.name)
         if value is None:
             return False
+        if isinstance(value, bool) and isinstance(self.literal, str):
+            value = str(value).lower()
         if isinstance(value, str) != isinstance(self.literal, str):
             return self.op == "!="
         return OPERATORS[self.op](value, self.literal)
@@ -118,6 +123,22 @@ def parse(text: str, known: Iterable[str] | None = None) -> Expression:
     return expression
 
 
+def conjuncts(expression: Expression) -> tuple[Expression, ...]:
+    """The expressions that must all hold for it to hold."""
+    if isinstance(expression, Joined) and expression.word == "and":
+        return tuple(part for joined in expression.parts for part in conjuncts(joined))
+    return (expression,)
+
+
+def is_limit(expression: Expression) -> bool:
+    """Whether it bounds a value by a number: what a constraint may be."""
+    return (
+        isinstance(expression, Comparison)
+        and expression.op not in ("==", "!=")
+        and not isinstance(expression.literal, str)
+    )
+
+
 def parse_constraint(text: str) -> Comparison:
     """A single comparison of a metric with a number, by <=, <, >= or >.
 
@@ -129,7 +150,7 @@ def parse_constraint(text: str) -> Comparison:
         raise ExpressionError(
             f"a constraint must be one comparison, got {text!r}; write each as an item of its own"
         )
-    if expression.op in ("==", "!=") or isinstance(expression.literal, str):
+    if not is_limit(expression):
         raise ExpressionError(
             f"a constraint must compare a metric with a number by <=, <, >= or >, got {text!r}"
         )
@@ -143,6 +164,36 @@ def violation(constraint: Comparison, value: float) -> float:
     bound = float(constraint.literal)
     excess = abs(value - bound) / (abs(bound) or 1.0)
     return excess or math.ulp(1.0)  # `<` broken by equality
+
+
+def shortfall(expression: Expression, row: Mapping[str, Any]) -> float:
+    """How far a row is from meeting an expression: 0 if it does, else > 0.
+
+    A comparison of numbers is off as a `violation` is, any other by 1; `and` adds up, `or` takes
+    the least.
+    """
+    if expression.holds(row):
+        return 0.0
+    if isinstance(expression, Comparison):
+        value = row.get(expression.name)
+        is_number = isinstance(value, (int, float)) and not isinstance(expression.literal, str)
+        if not is_number or expression.op == "!=":
+            return 1.0
+        return violation(expression, float(value or 0))
+    if isinstance(expression, Joined):
+        parts = [shortfall(part, row) for part in expression.parts]
+        return sum(parts) if expression.word == "and" else min(parts)
+    return shortfall(_negated(expression.part), row)
+
+
+def _negated(expression: Expression) -> Expression:
+    """The opposite without a `not` outside; for rows that have a value for every name."""
+    if isinstance(expression, Not):
+        return expression.part
+    if isinstance(expression, Comparison):
+        return replace(expression, op=_OPPOSITES[expression.op])
+    word = "or" if expression.word == "and" else "and"
+    return Joined(word, tuple(Not(part) for part in expression.parts))
 
 
 def violations(constraint: Comparison, values: np.ndarray) -> np.ndarray:
@@ -159,13 +210,16 @@ class _Parser:
         self.text = text
         self.tokens: list[tuple[str, str, int]] = []
         self.next = 0
+        self.depth = 0
         position = 0
         stripped = text.rstrip()
         while position < len(stripped):
             match = _TOKEN.match(stripped, position)
             if match is None or match.lastgroup is None:
                 at = len(stripped[position:]) - len(stripped[position:].lstrip()) + position
-                raise ExpressionError(f"cannot read {text!r} at {stripped[at:]!r}; {_FORM}")
+                raise ExpressionError(
+                    f"cannot read {text!r} at {stripped[at:]!r} (character {at + 1}); {_FORM}"
+                )
             kind = match.lastgroup
             self.tokens.append((kind, match[kind], match.start(kind)))
             position = match.end()
@@ -179,9 +233,12 @@ class _Parser:
         return token
 
     def error(self, expected: str) -> ExpressionError:
-        at = self.tokens[self.next][2] if self.next < len(self.tokens) else len(self.text)
-        rest = repr(self.text[at:]) if self.text[at:].strip() else "the end"
-        return ExpressionError(f"{expected} at {rest} in {self.text!r}; {_FORM}")
+        if self.next < len(self.tokens):
+            at = self.tokens[self.next][2]
+            where = f"at {self.text[at:]!r} (character {at + 1})"
+        else:
+            where = "at the end"
+        return ExpressionError(f"{expected} {where} of {self.text!r}; {_FORM}")
 
     def expression(self) -> Expression:
         return self.joined("or", self.term)
@@ -197,6 +254,14 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
 
     def factor(self) -> Expression:
+        self.depth += 1
+        if self.depth > _DEPTH:
+            raise self.error(f"expected at most {_DEPTH} parentheses and nots in each other")
+        found = self.nested()
+        self.depth -= 1
+        return found
+
+    def nested(self) -> Expression:
         token = self.peek()
         if token == ("name", "not"):
             self.take()
@@ -212,7 +277,7 @@ class _Parser:
 
     def comparison(self) -> Comparison:
         token = self.peek()
-        if token is None or token[0] != "name" or token[1] in ("and", "or"):
+        if token is None or token[0] != "name" or token[1] in _WORDS:
             raise self.error("expected a metric")
         self.take()
         op = self.peek()
@@ -220,9 +285,11 @@ class _Parser:
             raise self.error("expected one of " + " ".join(OPERATORS))
         self.take()
         literal = self.peek()
-        if literal is None or literal[0] not in ("number", "name", "text"):
+        if literal is None or literal[0] not in ("number", "name", "text") or literal[1] in _WORDS:
             raise self.error("expected a number or a word")
-        self.take()
         kind, text = literal
-        value = float(text) if kind == "number" else text.strip("'\"")
+        if kind == "number" and not math.isfinite(float(text)):
+            raise self.error("expected a finite number")
+        self.take()
+        value = float(text) if kind == "number" else text[1:-1] if kind == "text" else text
         return Comparison(token[1], op[1], value)

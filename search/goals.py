@@ -10,7 +10,17 @@ import numpy as np
 
 from strategies.pareto import front
 
+from .errors import ExpressionError
 from .expressions import Comparison, parse_constraint, violation, violations
+
+DIRECTIONS = {
+    "max": "maximize",
+    "maximize": "maximize",
+    "min": "minimize",
+    "minimize": "minimize",
+}
+MOST = 3  # objectives
+_FORM = 'write them as "METRIC: max, METRIC: min"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +43,13 @@ class Goals:
         )
 
     def violations(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """For each constraint how far it is broken, relative to its bound; 0 = met."""
-        return tuple(violation(c, metrics[c.name]) for c in self.constraints)
+        """For each constraint how far it is broken, relative to its bound; 0 = met.
+
+        One over a metric that was not measured is broken by 1.
+        """
+        return tuple(
+            violation(c, metrics[c.name]) if c.name in metrics else 1.0 for c in self.constraints
+        )
 
     def costs(self, *quality: str) -> tuple[int, ...]:
         """The positions of the objectives that are none of these metrics: what is to be lowered.
@@ -58,8 +73,36 @@ class Goals:
         columns = dict(zip(self.names, metrics.T, strict=True))
         signs = [-1.0 if way == "maximize" else 1.0 for way in self.objectives.values()]
         values = [s * columns[n] for s, n in zip(signs, self.objectives, strict=True)]
-        broken = [violations(c, columns[c.name]) for c in self.constraints]
-        return front(_table(values, len(metrics)), _table(broken, len(metrics)))
+        return front(_table(values, len(metrics)), self._violations(metrics))
+
+    def broken(self, metrics: np.ndarray) -> np.ndarray:
+        """Which of these rows break a constraint: a mask."""
+        return np.asarray(self._violations(metrics).any(axis=1))
+
+    def _violations(self, metrics: np.ndarray) -> np.ndarray:
+        columns = dict(zip(self.names, metrics.T, strict=True))
+        found = [violations(c, columns[c.name]) for c in self.constraints]
+        return _table(found, len(metrics))
+
+
+def parse_objectives(text: str) -> dict[str, str]:
+    """The objectives that a text names, such as `accuracy: max, size_bytes: min`.
+
+    Raises:
+        ExpressionError: It is malformed, or names a metric twice or more than three.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, colon, word = map(str.strip, part.partition(":"))
+        direction = DIRECTIONS.get(word)
+        if not name or not colon or direction is None:
+            raise ExpressionError(f"cannot read objective {part.strip()!r} of {text!r}; {_FORM}")
+        if name in found:
+            raise ExpressionError(f"objective {name!r} stands twice in {text!r}; name it once")
+        found[name] = direction
+    if len(found) > MOST:
+        raise ExpressionError(f"at most {MOST} objectives can be ranked, got {len(found)}")
+    return found
 
 
 def _table(columns: list[np.ndarray], rows: int) -> np.ndarray:

@@ -1,10 +1,7 @@
-"""Stored rows as tables for people, JSON for programs and CSV for spreadsheets."""
+"""Stored rows as tables for people."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -15,12 +12,41 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
+import storage
 from storage import StudySummary
 
+from .formats import (
+    RATIO,
+    as_csv,
+    as_json,
+    format_ratio,
+    format_value,
+    knob_values,
+    plain,
+    short,
+)
+from .metrics import BOUNDS_LEVEL
 from .results import Row, StudyResults
+from .verdicts import PROVEN, VIOLATED, speed
+
+__all__ = [
+    "RATIO",
+    "as_csv",
+    "as_json",
+    "console",
+    "format_value",
+    "knob_values",
+    "rows_view",
+    "short",
+    "show_lines",
+    "studies_table",
+    "study_json",
+    "trials_view",
+    "verdict_lines",
+]
 
 WIDTH_WITHOUT_TERMINAL = 160
-RATIO = "×"
+SPLIT_NAME = 10  # names of metrics that are longer stand in two lines
 
 
 def console() -> Console:
@@ -33,39 +59,101 @@ def console() -> Console:
 
 
 def rows_view(
-    results: StudyResults, rows: Sequence[Row], *, title: str, width: int
+    results: StudyResults,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    width: int,
+    more: Sequence[str] = (),
+    marked: Mapping[int, str] = {},
 ) -> RenderableType:
-    """Number, candidate in short form, every metric with its ratio to the baseline, violations.
+    """Number, candidate in short form, every metric with its ratio to the baseline, verdicts.
 
     A table, or a paragraph for each row where the table needs more than `width` characters.
+
+    Args:
+        more: Metrics to show beside the usual ones.
+        marked: What is wrong with some rows, by number.
     """
+    if not rows:
+        return title
     baseline = results.baseline()
     reference = baseline.metrics if baseline else {}
-    table = _rows_table(results, rows, reference, title)
+    names = results.shown(more)
+    notes = _notes(rows, names, marked)
+    table = _rows_table(results, rows, names, reference, title, marked)
     if _fits(table, width):
-        return table
+        return Group(table, *notes)
     lines = [title]
     for row in rows:
-        cells = {name: _metric_cell(name, row, reference) for name in results.shown_metrics}
+        cells = {name: _metric_cell(name, row, reference) for name in names}
         shown = [f"{name} {cell.replace(chr(10), ' ')}" for name, cell in cells.items() if cell]
         lines += [f"\n#{row.number} {short(results, row)}", f"   {', '.join(shown)}"]
-        lines += [f"   violations: {_violations(row)}"]
+        lines += [f"   {line}" for line in verdict_lines(row)]
+        lines += [f"   {marked[row.number]}"] if row.number in marked else []
     return Group(*lines, "")
 
 
+def verdict_lines(row: Row) -> list[str]:
+    """For each limit what is known: `accuracy_drop <= 0.01: violated by 35 %`."""
+    return [f"{limit}: {_verdict(row, limit)}" for limit in row.verdicts]
+
+
 def _rows_table(
-    results: StudyResults, rows: Sequence[Row], reference: Mapping[str, float], title: str
+    results: StudyResults,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    reference: Mapping[str, float],
+    title: str,
+    marked: Mapping[int, str],
 ) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("#", justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("#", justify="right", no_wrap=True)
     table.add_column("candidate", min_width=20, overflow="fold")
-    for name in results.shown_metrics:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("violations", overflow="fold", min_width=10)
+    for name in names:
+        table.add_column(_header(name), justify="right", no_wrap=True)
+    has_limits = any(row.verdicts for row in rows)
+    if has_limits:
+        table.add_column("limits", no_wrap=True)
     for row in rows:
-        cells = [_metric_cell(name, row, reference) for name in results.shown_metrics]
-        table.add_row(str(row.number), short(results, row), *cells, _violations(row))
+        cells = [_metric_cell(name, row, reference) for name in names]
+        cells += [_limits_cell(row)] if has_limits else []
+        number = f"{row.number}{'!' * (row.number in marked)}"
+        table.add_row(number, short(results, row), *cells)
     return table
+
+
+def _header(name: str) -> str:
+    """A long name in two lines: the table is as wide as its columns."""
+    if len(name) <= SPLIT_NAME or "_" not in name:
+        return name
+    cuts = [i + 1 for i, letter in enumerate(name) if letter == "_"]
+    cut = min(cuts, key=lambda i: max(i, len(name) - i))
+    return f"{name[:cut]}\n{name[cut:]}"
+
+
+def _limits_cell(row: Row) -> str:
+    """The verdicts, each with the number of its limit if there are several."""
+    verdicts = [_verdict(row, limit).replace(" by ", " ") for limit in row.verdicts]
+    if len(verdicts) == 1:
+        return verdicts[0]
+    if verdicts and all(verdict == PROVEN for verdict in verdicts):
+        return f"all {PROVEN}"
+    return "\n".join(f"{i} {verdict}" for i, verdict in enumerate(verdicts, 1))
+
+
+def _notes(rows: Sequence[Row], names: Sequence[str], marked: Mapping[int, str]) -> list[str]:
+    """What the cells of a table mean, and what is wrong with marked rows."""
+    notes = []
+    limits = list(dict.fromkeys(limit for row in rows for limit in row.verdicts))
+    if limits:
+        numbered = [f"{i} {limit}" for i, limit in enumerate(limits, 1)]
+        given = limits[0] if len(limits) == 1 else ", ".join(numbered)
+        notes.append(f"limits: {given}; proven: its 95 % bound keeps to it as well")
+    bounded = [m for row in rows for m in row.trial.measurements if m.metric in names]
+    if any(_is_bounded(m) for m in bounded):
+        notes.append("≤: one-sided 95 % bound of a drop; [ ]: 95 % interval")
+    return notes + [f"{number}! {text}" for number, text in marked.items()]
 
 
 def trials_view(results: StudyResults, rows: Sequence[Row], *, width: int) -> RenderableType:
@@ -80,17 +168,18 @@ def trials_view(results: StudyResults, rows: Sequence[Row], *, width: int) -> Re
     table.add_column("candidate", overflow="fold", min_width=20)
     for name in (*objectives, "seconds", "cached"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("cause / violations", overflow="fold", min_width=20)
+    table.add_column("cause / limits", overflow="fold", min_width=20)
     lines = []
     for row in rows:
         trial = row.trial
         number = f"{trial.number}{'*' if row.on_front else ''}"
         values = [
-            format_value(name, row.metrics[name]) if row.metrics else "" for name in objectives
+            format_value(name, row.metrics[name]) if name in row.metrics else ""
+            for name in objectives
         ]
         seconds = f"{trial.seconds:.1f}"
         cached = f"{sum(stage.cached for stage in trial.stages)}/{len(trial.stages)}"
-        cause = trial.cause or _violations(row)
+        cause = trial.cause or "\n".join(line for line in verdict_lines(row) if VIOLATED in line)
         table.add_row(number, trial.state, short(results, row), *values, seconds, cached, cause)
         shown = ", ".join(f"{n} {v}" for n, v in zip(objectives, values, strict=True) if v)
         lines.append(
@@ -154,24 +243,14 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
         yield f"its traceback: `naslite logs {results.name} --workers`"
     stages = Table("stage", "options", "seconds", "cached", "note", box=SIMPLE_HEAD)
     for stage in trial.stages:
-        options = ", ".join(f"{k}={_plain(v)}" for k, v in stage.options.items())
+        options = ", ".join(f"{k}={plain(v)}" for k, v in stage.options.items())
         hit = "yes" if stage.cached else "no"
         stages.add_row(stage.name, options, f"{stage.seconds:.2f}", hit, stage.note)
     yield stages
     if trial.measurements:
-        baseline = results.baseline()
-        table = Table("metric", "value", "95 % interval", "n", "to baseline", box=SIMPLE_HEAD)
-        for m in trial.measurements:
-            interval = ""
-            if m.low is not None and m.high is not None:
-                interval = f"[{format_value(m.metric, m.low)}, {format_value(m.metric, m.high)}]"
-            interval += " noisy" * m.noisy
-            ratio = _ratio(m.metric, row.metrics, baseline.metrics if baseline else {})
-            samples = "" if m.n is None else str(m.n)
-            table.add_row(m.metric, format_value(m.metric, m.value), interval, samples, ratio)
-        yield table
-    for constraint, violation in row.violations.items():
-        yield f"constraint {constraint}: {_verdict(violation)}"
+        yield _measurements_table(results, row)
+    for line in verdict_lines(row):
+        yield f"constraint {line}"
     if trial.reused_from is not None:
         source = f"trial {trial.reused_from}"
         if trial.reused_study:
@@ -184,71 +263,28 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
             yield f"  {file.name}: {file.size_bytes} bytes, SHA-256 {file.sha256}"
 
 
-def short(results: StudyResults, row: Row) -> str:
-    """The searched knobs of a candidate: `ratio=0.6 · epochs=5 · static uint8 minmax`."""
-    groups: dict[str, list[str]] = {}
-    for record in results.study.space:
-        name = record["name"]
-        searched = record["kind"] != "choice" or len(record["values"]) > 1
-        if name not in row.trial.candidate or not (searched or row.number == 0):
-            continue
-        compressor, _, knob = name.partition(".")
-        value = row.trial.candidate[name]
-        if value == record["neutral"] and "active_when" not in record:
-            continue
-        text = str(value) if isinstance(value, str) else f"{knob}={_plain(value)}"
-        groups.setdefault(compressor, []).append(text)
-    if groups:
-        return " · ".join(" ".join(parts) for parts in groups.values())
-    fixed = [
-        f"{name.partition('.')[2]}={_plain(row.trial.candidate[name])}"
-        for name, neutral in _unconditional(results)
-        if row.trial.candidate.get(name, neutral) != neutral
-    ]
-    return " · ".join(fixed) or "uncompressed"
-
-
-def _unconditional(results: StudyResults) -> list[tuple[str, Any]]:
-    """The knobs that are always active, with their neutral values."""
-    return [(k["name"], k["neutral"]) for k in results.study.space if "active_when" not in k]
-
-
-def format_value(metric: str, value: float) -> str:
-    """A metric as people read it: `122 kB`, `0.412 ms`, `3.03 M`, `0.9925`."""
-    if metric == "size_bytes":
-        return _scaled(value, ("B", "kB", "MB", "GB"))
-    if metric.startswith("latency_ms"):
-        return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
-    if metric in ("parameters", "macs"):
-        return _scaled(value, ("", "k", "M", "G")).strip()
-    return f"{value:.4f}"
-
-
-def knob_values(knob: Mapping[str, Any]) -> str:
-    """The values of a knob in its JSON form: `0.0 to 0.8 step 0.1`, `none, static`."""
-    if knob["kind"] == "choice":
-        return ", ".join(_plain(value) for value in knob["values"])
-    step = knob.get("step")
-    scale = " log" if knob.get("log") else ""
-    every = f" step {_plain(step)}" if step else ""
-    return f"{_plain(knob['low'])} to {_plain(knob['high'])}{every}{scale}"
-
-
-def as_json(records: Any) -> str:
-    return json.dumps(records, indent=2)
-
-
-def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
-    """Flat columns; nested values become `metrics.size_bytes`, lists become JSON."""
-    flat = [dict(_flatten(record)) for record in records]
-    columns = list(dict.fromkeys(name for record in flat for name in record))
-    groups = list(dict.fromkeys(name.partition(".")[0] for name in columns))
-    columns.sort(key=lambda name: groups.index(name.partition(".")[0]))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue().rstrip("\n")
+def _measurements_table(results: StudyResults, row: Row) -> Table:
+    """Every measurement with its interval, the level of that, and what it says."""
+    baseline = results.baseline()
+    reference = baseline.metrics if baseline else {}
+    table = Table(box=SIMPLE_HEAD)
+    for header in ("metric", "value", "interval", "level", "n", "to baseline"):
+        table.add_column(header, no_wrap=True)
+    for m in row.trial.measurements:
+        interval = level = ""
+        if m.low is not None and m.high is not None:
+            interval = f"[{format_value(m.metric, m.low)}, {format_value(m.metric, m.high)}]"
+            level = f"{100 * m.level:.3g} %"
+            if m.level == BOUNDS_LEVEL:
+                level = "95 % each side"
+        interval += " noisy" * m.noisy
+        ratio = format_ratio(m.metric, row.metrics, reference)
+        if m.metric.startswith("latency_ratio") and row.number:
+            ratio = speed(m)
+        samples = "" if m.n is None else str(m.n)
+        value = format_value(m.metric, m.value)
+        table.add_row(m.metric, value, interval, level, samples, ratio)
+    return table
 
 
 def _fits(table: Table, width: int) -> bool:
@@ -257,55 +293,29 @@ def _fits(table: Table, width: int) -> bool:
 
 
 def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
-    if name not in row.metrics:
+    found = {m.metric: m for m in row.trial.measurements}.get(name)
+    if found is None:
         return ""
-    value = format_value(name, row.metrics[name])
+    value = format_value(name, found.value)
+    if _is_bounded(found):
+        return f"{value}\n≤{found.high:.4f}"
     if name.startswith("latency_ratio"):
-        found = next(m for m in row.trial.measurements if m.metric == name)
         if found.low is None or found.high is None:
             return value
         mark = " noisy" * found.noisy
         return f"{value}\n[{found.low:.3f}, {found.high:.3f}]{mark}"
-    ratio = _ratio(name, row.metrics, reference)
+    ratio = format_ratio(name, row.metrics, reference)
     return f"{value}\n{ratio}" if ratio else value
 
 
-def _ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str, float]) -> str:
-    """The ratio to the baseline; for milliseconds the one that was measured side by side."""
-    if name.startswith("latency_"):
-        return f"{RATIO}{metrics[name.replace('latency_ms', 'latency_ratio')]:.3f}"
-    base = reference.get(name)
-    return f"{RATIO}{metrics[name] / base:.3f}" if base else ""
+def _is_bounded(found: storage.Measurement) -> bool:
+    """Whether it is a drop with a one-sided bound above."""
+    return found.level == BOUNDS_LEVEL and found.high is not None
 
 
-def _violations(row: Row) -> str:
-    broken = {c: v for c, v in row.violations.items() if v}
-    if row.trial.state != "complete":
-        return ""
-    return "\n".join(f"{c}: {_verdict(v)}" for c, v in broken.items()) or "none"
-
-
-def _verdict(violation: float) -> str:
-    return f"broken by {100 * violation:.3g} %" if violation else "met"
-
-
-def _scaled(value: float, units: tuple[str, ...]) -> str:
-    power = 0
-    while abs(value) >= 1000 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    digits = f"{value:.0f}" if value >= 99.95 or value == int(value) else f"{value:.3g}"
-    return f"{digits} {units[power]}"
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{key}", json.dumps(value)
-        else:
-            yield f"{prefix}{key}", value
+def _verdict(row: Row, limit: str) -> str:
+    """`proven`, `not proven`, or `violated by 35 %`."""
+    verdict = row.verdicts[limit]
+    if verdict != VIOLATED:
+        return verdict
+    return f"{verdict} by {100 * row.violations[limit]:.3g} %"

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import numpy as np
 
 from storage import Store, Study, Trial, UnknownTrial
 
-from .errors import UnknownName
-from .expressions import Expression, parse
 from .goals import Goals
 from .metrics import drop_name, metric_names
-from .registry import unknown_name
+from .questions import Question, Ranking, known_metrics, question, ranked
+from .verdicts import NOT_PROVEN, verdict
 
 MAIN = ("size_bytes", "latency_ms", "latency_ratio", "macs")
-TRIAL_FIELDS = ("number", "state", "seconds")
-FEW = 500  # rows that are asked for by number; SQL limits how many numbers a query names
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A trial seen under the study's objectives and constraints.
+    """A trial seen under objectives and constraints: the study's, or those of a question.
 
     Args:
         values: The objectives in their own direction, by metric; empty unless complete.
         violations: By constraint, relative to its bound, 0 = met; empty unless complete.
+        verdicts: By constraint, proven, not proven or violated; empty unless complete.
     """
 
     trial: Trial
     values: Mapping[str, float]
     violations: Mapping[str, float]
     on_front: bool
+    verdicts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -60,6 +57,7 @@ class Row:
                     "unit": m.unit,
                     "low": m.low,
                     "high": m.high,
+                    "level": m.level,
                     "n": m.n,
                     "noisy": m.noisy,
                 }
@@ -67,6 +65,7 @@ class Row:
             },
             "values": dict(self.values),
             "violations": dict(self.violations),
+            "verdicts": dict(self.verdicts),
             "on_front": self.on_front,
             "stages": [asdict(stage) for stage in trial.stages],
             "cause": trial.cause,
@@ -78,6 +77,21 @@ class Row:
             "reused_from": trial.reused_from,
             "reused_study": trial.reused_study,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `best` was asked, and the rows that answer it.
+
+    Args:
+        rows: The best first; where nothing meets the limits, those that come nearest.
+        found: How many rows there are without a limit on their number.
+    """
+
+    question: Question
+    ranking: Ranking
+    rows: tuple[Row, ...]
+    found: int
 
 
 class StudyResults:
@@ -107,11 +121,15 @@ class StudyResults:
     @property
     def shown_metrics(self) -> list[str]:
         """The metrics that tables show: the main ones, and those that the study is after."""
+        return self.shown()
+
+    def shown(self, more: Sequence[str] = ()) -> list[str]:
+        """The metrics that tables show, and some more."""
         score = self.study.facts["score_name"]
-        wanted = {score, drop_name(score), *self.goals.names}
+        wanted = {score, drop_name(score), *self.goals.names, *more}
         return [
             name
-            for name in self.metric_names
+            for name in known_metrics(self.study)
             if name in wanted or name.partition("_batch")[0] in MAIN
         ]
 
@@ -119,12 +137,9 @@ class StudyResults:
         """All trials by number; trial 0 is the baseline."""
         if self._rows is None:
             trials = self.store.trials(self.study)
-            complete = {t.number: t.metrics for t in trials if t.state == "complete"}
-            names = self.goals.names
-            self._on_front = self._non_dominated(
-                {number: [metrics[n] for n in names] for number, metrics in complete.items()}
-            )
-            self._rows = self._as_rows(trials)
+            complete = {t.number: facts(t) for t in trials if t.state == "complete"}
+            self._on_front = frozenset(ranked(question(self.study), complete).numbers)
+            self._rows = [self._row(trial, self.goals, self._on_front) for trial in trials]
         return list(self._rows)
 
     def row(self, number: int) -> Row:
@@ -133,7 +148,7 @@ class StudyResults:
         Raises:
             UnknownTrial: There is no such number.
         """
-        found = self._some_rows([number])
+        found = self.seen([number])
         if found:
             return found[0]
         numbers = [row.number for row in self.rows()]
@@ -142,94 +157,119 @@ class StudyResults:
 
     def baseline(self) -> Row | None:
         """Trial 0, once it is complete."""
-        rows = self._some_rows([0])
+        rows = self.seen([0])
         return rows[0] if rows and rows[0].trial.state == "complete" else None
 
     def front(self) -> list[Row]:
         """The non-dominated rows, feasible before infeasible, sorted by the first cost."""
-        return self._sorted(self._some_rows(sorted(self.on_front)), None)
+        return self.best()
 
     @property
     def on_front(self) -> frozenset[int]:
         """The numbers of the non-dominated trials."""
         if self._on_front is None:
-            self._on_front = self._non_dominated(self.store.metrics(self.study, self.goals.names))
+            _, ranking = self._ranked(None, None, None)
+            self._on_front = frozenset(ranking.numbers)
         return self._on_front
 
     def best(
-        self, where: str | None = None, sort: str | None = None, limit: int | None = None
+        self,
+        where: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        objectives: str | None = None,
     ) -> list[Row]:
-        """The front, or all complete rows that meet `where`.
+        """The front, or all complete rows that meet `where`; none if nothing does.
 
         Args:
             where: An expression over metrics, knobs and number, state, seconds.
             sort: A metric (or number, seconds), the best first; default: the first objective
                 to be minimised.
             limit: At most so many rows.
+            objectives: Such as `accuracy: max, size_bytes: min`: the front under these, with
+                `where` instead of the study's constraints.
 
         Raises:
-            ExpressionError: `where` is malformed or names something unknown.
+            ExpressionError: `where` or `objectives` are malformed or name something unknown.
             UnknownName: `sort` names something unknown.
         """
-        if where is None:
-            return self._sorted(self._some_rows(sorted(self.on_front)), sort)[:limit]
-        expression = self.parse(where)
-        rows = [row for row in self.rows() if row.trial.state == "complete"]
-        return self._sorted([row for row in rows if expression.holds(_facts(row))], sort)[:limit]
+        asked, ranking = self._ranked(where, sort, objectives)
+        return self._seen(asked, ranking.numbers[:limit], ranking.numbers)
 
-    def parse(self, where: str) -> Expression:
-        knobs = [record["name"] for record in self.study.space]
-        return parse(where, [*self.metric_names, *knobs, *TRIAL_FIELDS])
+    def answer(
+        self,
+        where: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        objectives: str | None = None,
+    ) -> Answer:
+        """Like `best`, but never without rows while there are any: where nothing meets the
+        limits these are the ones that come nearest, and the ranking says which limit binds."""
+        asked, ranking = self._ranked(where, sort, objectives)
+        close = ranking.nearest
+        numbers = ranking.numbers if close is None else close.numbers
+        rows = self._seen(asked, numbers[:limit], ranking.numbers)
+        return Answer(asked, ranking, tuple(rows), len(numbers))
 
-    def _sorted(self, rows: list[Row], sort: str | None) -> list[Row]:
-        objectives = self.goals.objectives
-        if sort is None:
-            costs = [name for name, way in objectives.items() if way == "minimize"]
-            sort = (costs or list(objectives))[0]
-        known = [*self.metric_names, "number", "seconds"]
-        if sort not in known:
-            raise UnknownName(unknown_name("metric", sort, known))
-        greater_first = objectives.get(sort) == "maximize" or (
-            sort == self.study.facts["score_name"] and self.study.facts["higher_is_better"]
+    def seen(self, numbers: Sequence[int]) -> list[Row]:
+        """The rows of these numbers in their order, as far as there are any: cheap in a long
+        study."""
+        if self._rows is None:
+            return self._as_rows(numbers, self.goals, self.on_front)
+        found = {row.number: row for row in self._rows}
+        return [found[number] for number in numbers if number in found]
+
+    def _ranked(
+        self, where: str | None, sort: str | None, objectives: str | None
+    ) -> tuple[Question, Ranking]:
+        asked = question(self.study, where, sort, objectives)
+        if self._rows is None:
+            return asked, ranked(asked, self.store.facts(self.study, asked.metrics, asked.knobs))
+        return asked, ranked(
+            asked,
+            {row.number: facts(row.trial) for row in self._rows if row.trial.state == "complete"},
         )
 
-        def position(row: Row) -> tuple[bool, float, int]:
-            value = float(_facts(row).get(sort, float("inf")))
-            return (not row.is_feasible, -value if greater_first else value, row.number)
+    def _seen(self, asked: Question, numbers: Sequence[int], front: Sequence[int]) -> list[Row]:
+        """The rows of these numbers; `front` are those that the question puts on its front."""
+        if asked.goals != self.goals:
+            on_front = frozenset(front) if asked.wants_front else self.on_front
+            return self._as_rows(numbers, asked.goals, on_front)
+        if self._on_front is None and asked.wants_front:
+            self._on_front = frozenset(front)
+        return self.seen(numbers)
 
-        return sorted(rows, key=position)
+    def _as_rows(
+        self, numbers: Sequence[int], goals: Goals, on_front: frozenset[int]
+    ) -> list[Row]:
+        if self._rows is None:
+            trials = self.store.trials(self.study, numbers=list(numbers))
+        else:
+            trials = [row.trial for row in self._rows]
+        found = {trial.number: trial for trial in trials}
+        return [self._row(found[n], goals, on_front) for n in numbers if n in found]
 
-    def _some_rows(self, numbers: Sequence[int]) -> list[Row]:
-        """The rows of these numbers, as far as there are any: cheap in a long study."""
-        if self._rows is not None or len(numbers) > FEW:
-            wanted = set(numbers)
-            return [row for row in self.rows() if row.number in wanted]
-        return self._as_rows(self.store.trials(self.study, numbers=numbers))
-
-    def _non_dominated(self, metrics: Mapping[int, Sequence[float | None]]) -> frozenset[int]:
-        """Those on the front; `metrics` are in the order of the goals' names."""
-        if not metrics:
-            return frozenset()
-        kept = self.goals.on_front(np.array(list(metrics.values()), dtype=float))
-        return frozenset(np.array(list(metrics))[kept].tolist())
-
-    def _as_rows(self, trials: Sequence[Trial]) -> list[Row]:
-        return [self._row(trial, trial.number in self.on_front) for trial in trials]
-
-    def _row(self, trial: Trial, on_front: bool) -> Row:
+    def _row(self, trial: Trial, goals: Goals, on_front: frozenset[int]) -> Row:
         if trial.state != "complete":
             return Row(trial, {}, {}, False)
-        metrics = trial.metrics
-        broken = self.goals.violations(metrics)
+        metrics, measured = trial.metrics, {m.metric: m for m in trial.measurements}
+        limits = goals.constraints
+        broken = dict(zip(map(str, limits), goals.violations(metrics), strict=True))
         return Row(
             trial,
-            {name: metrics[name] for name in self.goals.objectives},
-            {str(c): v for c, v in zip(self.goals.constraints, broken, strict=True)},
-            on_front,
+            {name: metrics[name] for name in goals.objectives if name in metrics},
+            broken,
+            trial.number in on_front,
+            {
+                str(limit): verdict(limit, measured[limit.name])
+                if limit.name in measured
+                else NOT_PROVEN
+                for limit in limits
+            },
         )
 
 
-def _facts(row: Row) -> dict[str, Any]:
-    trial = row.trial
+def facts(trial: Trial) -> dict[str, Any]:
+    """What a question sees of a complete trial, as `Store.facts` reads it."""
     fields = {"number": trial.number, "state": trial.state, "seconds": trial.seconds}
     return {**trial.candidate, **fields, **trial.metrics}

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, func, select, union
+import orjson
+from sqlalchemy import Connection, Row, Select, Text, case, cast, func, select, union
 
 from . import schema
 from .records import (
@@ -137,6 +138,33 @@ def metrics(
     )
     found = {row[0]: tuple(row[1:]) for row in rows.all() if row[0] in complete}
     return {number: row for number, row in found.items() if any(v is not None for v in row)}
+
+
+def facts(
+    connection: Connection, study_id: int, metrics: Sequence[str], knobs: Sequence[str]
+) -> dict[int, dict[str, Any]]:
+    """Of the complete trials, by number: number, state, seconds, and these metrics and knobs as
+    far as they have them."""
+    table, measured = schema.trials.c, schema.measurements.c
+    columns: list[Any] = [table.number, table.seconds]
+    if knobs:
+        columns.append(cast(table.candidate, Text))  # as text: reading JSON is what costs
+    found: dict[int, dict[str, Any]] = {}
+    complete = select(*columns).where(table.study_id == study_id, table.state == "complete")
+    for number, seconds, *texts in connection.execute(complete.order_by(table.number)):
+        row = {"number": number, "state": "complete", "seconds": seconds}
+        if texts:
+            candidate = orjson.loads(texts[0])
+            row.update((name, candidate[name]) for name in knobs if name in candidate)
+        found[number] = row
+    if metrics:
+        values = select(measured.number, measured.metric, measured.value).where(
+            measured.study_id == study_id, measured.metric.in_(metrics)
+        )
+        for number, metric, value in connection.execute(values):
+            if number in found:
+                found[number][metric] = value
+    return found
 
 
 def known(connection: Connection, study_id: int) -> dict[str, Outcome]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -113,6 +113,13 @@ class StoreReader:
         A trial that has not got a metric has None in its place.
         """
         return self._transactions.read(lambda c: queries.metrics(c, study.id, names))
+
+    def facts(
+        self, study: Study, metrics: Sequence[str], knobs: Sequence[str] = ()
+    ) -> dict[int, dict[str, Any]]:
+        """What a query needs of the complete trials, by number, and fast: `number`, `state`,
+        `seconds`, and these metrics and knobs as far as a trial has them."""
+        return self._transactions.read(lambda c: queries.facts(c, study.id, metrics, knobs))
 
     def known(self, study: Study) -> dict[str, Outcome]:
         """What was known about candidates when the study was created, by candidate key."""

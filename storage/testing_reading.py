@@ -97,3 +97,21 @@ class ReadingContract:
         names = ["size_bytes", "accuracy", "unknown"]
         assert store.metrics(study, names) == {0: expected, 2: expected}
         assert store.metrics(study, []) == {}
+
+    def test_facts_are_what_a_query_needs_of_complete_trials(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        other = store.create_study(new_study("other"), owner)
+        for number, state in enumerate(("complete", "stopped", "complete", "")):
+            for one in (study, other):
+                candidate = {"a.x": number, "b": "text", "c@d.0": True}
+                store.propose(one, owner, number, candidate, f"key{number}")
+                if state:
+                    store.finish(one, owner, number, replace(COMPLETE, state=state, seconds=1.5))
+
+        known = {"state": "complete", "seconds": 1.5, "accuracy": 0.1 + 0.2}
+        assert store.facts(study, ["accuracy", "unknown"], ["a.x", "c@d.0", "e"]) == {
+            n: {"number": n, **known, "a.x": n, "c@d.0": True} for n in (0, 2)
+        }
+        del known["accuracy"]
+        assert store.facts(study, []) == {n: {"number": n, **known} for n in (0, 2)}

@@ -105,11 +105,12 @@ def test_the_json_of_a_trial_is_complete_and_serialisable(results):
         "cause",
         "artifact",
     } <= set(record)
-    keys = {"value", "unit", "low", "high", "n", "noisy"}
+    keys = {"value", "unit", "low", "high", "level", "n", "noisy"}
     assert set(record["metrics"]["size_bytes"]) == keys
     assert set(record["stages"][0]) >= {"name", "seconds", "cached"}
     assert set(record["artifact"]) >= {"sha256", "size_bytes", "files"}
     assert record["violations"] == {"accuracy_drop <= 0.3": 0.0}
+    assert record["verdicts"] == {"accuracy_drop <= 0.3": "not proven"}  # it has no bounds
     assert record["on_front"] is True
 
 
@@ -127,11 +128,12 @@ def test_columns_that_only_later_rows_have_stand_with_their_kind():
     assert text.splitlines() == ["candidate.a,candidate.b,cause", "1,,", ",2,x"]
 
 
-def test_tables_show_ratios_violations_and_causes(results):
+def test_tables_show_ratios_verdicts_and_causes(results):
     rows = results.best("number >= 0")
     shown = text_of(rows_view(results, rows, title="t", width=200))
     assert "×0.250" in shown
-    assert "accuracy_drop <= 0.3: broken by" in shown
+    assert "violated 16.7 %" in shown
+    assert "limits: accuracy_drop <= 0.3; proven: " in shown
     shown = text_of(trials_view(results, results.rows(), width=200))
     assert "prune: ValueError" not in shown
     assert "[red]odd[/red] cause" in shown
@@ -142,7 +144,7 @@ def test_show_gives_stages_measurements_and_cause(results):
     failed = next(row for row in results.rows() if row.trial.state == "failed")
     assert "cause: prune: [red]odd[/red] cause" in text_of(*show_lines(results, failed))
     best = text_of(*show_lines(results, results.front()[0]))
-    for part in ("stage", "latency_ratio", "[0.9000, 1.1000]", "SHA-256", "met"):
+    for part in ("stage", "latency_ratio", "[0.9000, 1.1000]   95 %", "SHA-256", "<= 0.3: not proven"):
         assert part in best
     reused = next(row for row in results.rows() if row.trial.reused_from is not None)
     assert f"from trial {reused.trial.reused_from}" in text_of(*show_lines(results, reused))
@@ -203,7 +205,7 @@ def test_a_narrow_terminal_gets_every_metric_as_well(results):
     assert {"accuracy", "accuracy_drop", "size_bytes"} < set(results.shown_metrics)
     for name in results.shown_metrics:
         assert narrow.count(f"{name} ") >= len(rows)
-    assert narrow.count("violations: none") == len(rows)
+    assert narrow.count("accuracy_drop <= 0.3: ") == len(rows)
     narrow = text_of(trials_view(results, results.rows(), width=50))
     assert "─" not in narrow
     assert narrow.count(" cached)") == 20

@@ -1,0 +1,183 @@
+"""Questions to the complete trials of a study: which rows, under which objectives and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from storage import Study
+
+from .errors import UnknownName
+from .expressions import Comparison, Expression, conjuncts, is_limit, parse
+from .goals import Goals, parse_objectives
+from .metrics import audit_names, metric_names
+from .nearest import Nearest, nearest
+from .registry import unknown_name
+
+FIELDS = ("number", "state", "seconds")  # of a trial, beside its metrics and knobs
+NEAREST = 5  # rows that are shown where none meets the limits
+
+Facts = Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of the complete trials.
+
+    Args:
+        goals: The objectives and constraints that rows are seen under.
+        where: What every row must meet.
+        sort: What they are sorted by, a name.
+        greater_first: Whether a greater value of it is better.
+        wants_front: Whether only the rows are wanted that no other dominates.
+        metrics: The names of metrics in all that.
+        knobs: Those of knobs.
+    """
+
+    goals: Goals
+    where: Expression | None
+    sort: str
+    greater_first: bool
+    wants_front: bool
+    metrics: tuple[str, ...]
+    knobs: tuple[str, ...]
+
+    @property
+    def limits(self) -> tuple[Expression, ...]:
+        """What a row must meet to be an answer, each by itself."""
+        return self.goals.constraints if self.where is None else conjuncts(self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The answer to a question, as numbers of trials.
+
+    Args:
+        numbers: The best first.
+        complete: How many trials are complete.
+        lacking: Of these how many were left out, by the metric that they have not got.
+        nearest: Where nothing meets the limits of the question: what comes nearest. `numbers` are
+            then those of the least broken rows, or none.
+    """
+
+    numbers: tuple[int, ...]
+    complete: int
+    lacking: Mapping[str, int]
+    nearest: Nearest | None
+
+
+def known_metrics(study: Study) -> list[str]:
+    """All metrics that trials of a study may have, in the order in which they are shown."""
+    score, sizes = study.facts["score_name"], study.config["runtime"]["batch_sizes"]
+    return [*metric_names(score, sizes), *audit_names(score)]
+
+
+def question(
+    study: Study, where: str | None = None, sort: str | None = None, objectives: str | None = None
+) -> Question:
+    """What `best` is asked.
+
+    With `objectives` the limits are those of `where`, or the study's own without it; without
+    `objectives`, `where` asks for all rows that meet it, and the study's constraints hold too.
+
+    Args:
+        objectives: Such as `accuracy: max, size_bytes: min`; default: the study's.
+
+    Raises:
+        ExpressionError: `where` or `objectives` are malformed, or `where` names something unknown.
+        UnknownName: `sort` or `objectives` name something unknown.
+    """
+    metrics, own = known_metrics(study), Goals.of_config(study.config)
+    knobs = [record["name"] for record in study.space]
+    wanted = None if where is None else parse(where, [*metrics, *knobs, *FIELDS])
+    limits = [] if wanted is None else _limits(wanted, metrics)
+    if objectives is not None:
+        asked = parse_objectives(objectives)
+        for name in asked:
+            _check(name, metrics)
+        goals = Goals(asked, own.constraints if wanted is None else tuple(limits))
+    else:
+        goals = Goals(own.objectives, tuple(dict.fromkeys([*own.constraints, *limits])))
+    if sort is None:
+        costs = [name for name, way in goals.objectives.items() if way == "minimize"]
+        sort = (costs or list(goals.objectives))[0]
+    _check(sort, [*metrics, "number", "seconds"])
+    names = {*goals.names, sort, *(wanted.names() if wanted else ())}
+    return Question(
+        goals,
+        wanted,
+        sort,
+        _greater_first(sort, study, goals.objectives),
+        wanted is None or objectives is not None,
+        tuple(name for name in metrics if name in names),
+        tuple(name for name in knobs if name in names),
+    )
+
+
+def ranked(asked: Question, facts: Facts) -> Ranking:
+    """The rows that a question asks for, feasible before infeasible, the best first.
+
+    Args:
+        facts: The values of the complete trials under the names of the question.
+    """
+    lacking: dict[str, int] = {}
+    kept: dict[int, Mapping[str, Any]] = {}
+    for number, row in facts.items():
+        missing = [name for name in asked.metrics if name not in row]
+        for name in missing:
+            lacking[name] = lacking.get(name, 0) + 1
+        if not missing:
+            kept[number] = row
+    where = asked.where
+    meeting = {n: row for n, row in kept.items() if where is None or where.holds(row)}
+    names = asked.goals.names
+    table = np.array([[row[name] for name in names] for row in meeting.values()], dtype=float)
+    table = table.reshape(len(meeting), len(names))
+    broken = asked.goals.broken(table)
+    positions: Iterable[int] = range(len(meeting))
+    if asked.wants_front and meeting:
+        positions = np.flatnonzero(asked.goals.on_front(table)).tolist()
+    numbers = list(meeting)
+
+    def place(position: int) -> tuple[bool, float, int]:
+        number = numbers[position]
+        value = float(meeting[number][asked.sort])
+        return (bool(broken[position]), -value if asked.greater_first else value, number)
+
+    order = sorted(positions, key=place)
+    close = None
+    if kept and (not meeting or (where is None and broken.all())):
+        by_sort = sorted(kept, key=lambda n: _sorted_by(asked, kept[n]))
+        close = nearest(asked.limits, {n: kept[n] for n in by_sort}, NEAREST)
+    return Ranking(tuple(numbers[i] for i in order), len(facts), lacking, close)
+
+
+def _sorted_by(asked: Question, row: Mapping[str, Any]) -> float:
+    value = float(row[asked.sort])
+    return -value if asked.greater_first else value
+
+
+def _limits(where: Expression, metrics: Sequence[str]) -> list[Comparison]:
+    """What a `where` says as constraints could: they get verdicts."""
+    return [
+        part
+        for part in conjuncts(where)
+        if isinstance(part, Comparison) and is_limit(part) and part.name in metrics
+    ]
+
+
+def _check(name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UnknownName(unknown_name("metric", name, known))
+
+
+def _greater_first(name: str, study: Study, objectives: Mapping[str, str]) -> bool:
+    if name in objectives:
+        return objectives[name] == "maximize"
+    score = study.facts["score_name"]
+    if name in (score, audit_names(score)[0]):
+        return bool(study.facts["higher_is_better"])
+    return name.startswith("throughput_per_s")
