@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +15,10 @@ import numpy as np
 from compressors.arrays import with_batch_size
 
 from . import runtimes
-from .jobs import Timing
+from .footprint import footprint
+from .jobs import Control, Timing
 from .registry import load
+from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
 
 if TYPE_CHECKING:
     from .jobs import Progress
@@ -21,15 +26,21 @@ if TYPE_CHECKING:
 
 MEASURE = "measure"  # the stage of a trial that timing belongs to
 
-BLOCK_S = 0.004  # long against the clock's resolution and a context switch
-WARM_UP_S = 0.03
-MIN_BLOCKS, MAX_BLOCKS = 15, 60
-MAX_SECONDS = 2.0  # after which FEW_BLOCKS are enough, for models that take long
-FEW_BLOCKS = 5
+RUN_S = 0.003  # of calls of one file in a row: long against the clock's resolution
+CALLS = 3  # of a run at least, where the model is fast enough
+BLOCKS = 3  # of a round
+LOOKS = (12, 20, 30)  # rounds after which timing may stop
 HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
-RESAMPLES = 500
+MAX_SECONDS = 2.0
+ROUND_S = 0.16  # of calls, at most, unless a call alone takes longer
+RELOAD_S = 0.15  # for which two sessions may be loaded anew for every round
+BALLAST = 1 << 18  # bytes at most that shift where a session's memory lies
+WARM_UP_S = 0.01  # of one look at whether calls still get faster
+MAX_WARM_UP_S = 0.5
+DRIFT = 0.02
 
 Feed = Mapping[str, np.ndarray]
+Load = Callable[[], "Session"]
 
 
 class Timer:
@@ -40,6 +51,7 @@ class Timer:
         threads: Of a session.
         batch_sizes: To time, in samples.
         feed: Inputs as `measure.timing_feed` gives them, samples along axis 0.
+        footprints: Whether memory and load time are measured too.
     """
 
     def __init__(
@@ -49,12 +61,15 @@ class Timer:
         threads: int,
         batch_sizes: Sequence[int],
         feed: Feed,
+        footprints: bool = True,
     ) -> None:
         found = load("runtime", "runtimes", runtime, runtimes.BUILTIN, Path(folder))
         self.runtime: Runtime = found()
         self.threads = threads
+        self._named = runtime, folder
         self._feeds = {size: with_batch_size(dict(feed), size) for size in batch_sizes}
-        self._baseline: tuple[Path, Session] | None = None
+        self._footprints = footprints
+        self._excess: float | None = None  # of the control, once it was timed
 
     def time(
         self,
@@ -64,73 +79,168 @@ class Timer:
         *,
         progress: Progress = lambda stage, ended: None,
     ) -> tuple[Timing, ...]:
-        """Time a file at every batch size; `baseline` None times the baseline itself."""
+        """Time a file at every batch size; `baseline` None times the baseline itself.
+
+        The first timing against a baseline times the baseline against itself before: the control
+        of this process. What that does not explain by chance widens all intervals that follow.
+        """
         progress(MEASURE, ())
         rng = np.random.default_rng(seed)
-        session = self.runtime.load(path, threads=self.threads)
+        weight = self._footprint(path)  # before there are sessions here, which take memory too
         if baseline is None:
-            return tuple(time_baseline(session, feed, size) for size, feed in self._feeds.items())
-        other = self._session_of(baseline)
-        return tuple(
-            time_against(session, other, feed, size, rng) for size, feed in self._feeds.items()
+            session = self.loader(path)()
+            timings = [time_baseline(session, feed, n) for n, feed in self._feeds.items()]
+        else:
+            control = self._control(baseline, rng) if self._excess is None else None
+            pair = SessionPair(self.loader(path), self.loader(baseline), rng)
+            timings = [
+                _with_excess(time_against(pair, feed, n, rng), self._excess or 0.0)
+                for n, feed in self._feeds.items()
+            ]
+            timings[0] = replace(timings[0], control=control)
+        if weight is not None:
+            timings[0] = replace(timings[0], load_ms=weight[0], peak_rss_bytes=weight[1])
+        return tuple(timings)
+
+    def loader(self, path: Path) -> Load:
+        """Loads a file as this timer does, each time that it is called."""
+        return lambda: self.runtime.load(path, threads=self.threads)
+
+    def _footprint(self, path: Path) -> tuple[float, int] | None:
+        if not self._footprints:
+            return None
+        name, folder = self._named
+        return footprint(name, folder, path, self.threads, self._feeds[max(self._feeds)])
+
+    def _control(self, baseline: Path, rng: np.random.Generator) -> Control:
+        size, feed = next(iter(self._feeds.items()))
+        pair = SessionPair(self.loader(baseline), self.loader(baseline), rng)
+        found = time_against(pair, feed, size, rng)
+        self._excess = unexplained(found.low, found.high)
+        return Control(
+            found.ratio,
+            found.low,
+            found.high,
+            found.blocks,
+            noise_floor(found.low, found.high),
+            os.getloadavg()[0],
         )
 
-    def _session_of(self, baseline: Path) -> Session:
-        """Kept between calls: all trials of a study have the same baseline."""
-        if self._baseline is None or self._baseline[0] != baseline:
-            self._baseline = baseline, self.runtime.load(baseline, threads=self.threads)
-        return self._baseline[1]
+
+class SessionPair:
+    """A candidate's session and the baseline's, loaded anew for every round if that is quick.
+
+    Two sessions of the very same file differ by some tenths of a percent for as long as they
+    live, by where their memory happens to lie. Many pairs average that, and their scatter shows
+    it (Kalibera and Jones, Rigorous benchmarking in reasonable time, 2013: repeat at the highest
+    level that varies).
+    """
+
+    def __init__(self, candidate: Load, baseline: Load, rng: np.random.Generator) -> None:
+        self._loads = candidate, baseline
+        self._rng = rng
+        self._sessions: list[Session] = []
+        self._ballast: list[bytearray] = []
+        self._is_quick = True
+
+    def fresh(self) -> tuple[Session, Session]:
+        """Loaded in random order, so that neither is always first in memory."""
+        if self._sessions and not self._is_quick:
+            return self._sessions[0], self._sessions[1]
+        began = time.perf_counter()
+        found: dict[int, Session] = {}
+        self._ballast = []
+        for which in self._rng.permutation(2):
+            self._ballast.append(bytearray(int(self._rng.integers(BALLAST))))
+            found[int(which)] = self._loads[which]()
+        self._is_quick = time.perf_counter() - began < RELOAD_S
+        self._sessions = [found[0], found[1]]
+        return found[0], found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Of a round: so many blocks of a run of calls each; the first calls of a run do not count."""
+
+    blocks: int
+    calls: int
+    unheard: int
 
 
 def time_against(
-    candidate: Session, baseline: Session, feed: Feed, batch_size: int, rng: np.random.Generator
+    pair: SessionPair,
+    feed: Feed,
+    batch_size: int,
+    rng: np.random.Generator,
+    *,
+    seconds: float = MAX_SECONDS,
 ) -> Timing:
-    """Time two loaded artifacts in interleaved blocks.
+    """Time two artifacts in interleaved blocks.
 
-    Each block calls both, in random order, often enough to last some milliseconds. What slows the
-    machine down slows both, so the ratio within a block is far steadier than either time. Stops
-    when the bootstrap interval of the median ratio is within +-2 %, or after two seconds and five
-    blocks.
+    A block is a run of calls of each, in random order, and its ratio that of the fastest call of
+    either: what disturbs a call only makes it slower (Chen and Revels, Robust benchmarking in
+    noisy environments, 2016). A round is the median of a few blocks with one pair of sessions;
+    the result is the median of the rounds with its order-statistic interval.
+
+    Stops after some rounds if the interval is within +-2 %, or when two seconds are over.
 
     Args:
         feed: Inputs with `batch_size` samples.
+        seconds: After which the fewest rounds are enough.
     """
-    sessions = (candidate, baseline)
-    feeds = [_renamed(feed, session.input_names) for session in sessions]
-    calls = [
-        max(1, round(BLOCK_S / _warm_up(session, own)))
-        for session, own in zip(sessions, feeds, strict=True)
-    ]
-    times: list[tuple[float, float]] = []
     began = time.perf_counter()
+    sessions = pair.fresh()
+    feeds = [_renamed(feed, session.input_names) for session in sessions]
+    fastest = [_warm_up(s, own) for s, own in zip(sessions, feeds, strict=True)]
+    plan = _plan(fastest)
+    rounds: list[float] = []
+    calls: list[float] = []  # of the candidate
     while True:
-        pair = [0.0, 0.0]
-        for which in rng.permutation(2):
-            pair[which] = _seconds_per_call(sessions[which], feeds[which], calls[which])
-        times.append((pair[0], pair[1]))
-        late = time.perf_counter() - began > MAX_SECONDS
-        if len(times) < (FEW_BLOCKS if late else MIN_BLOCKS) or len(times) % 5:
-            continue
-        low, high = _interval(times, rng)
-        if late or len(times) >= MAX_BLOCKS or high - low < 2 * HALF_WIDTH * (low + high) / 2:
-            break
-    seconds = np.array(times)
+        ratios = []
+        for _ in range(plan.blocks):
+            runs: dict[int, list[float]] = {}
+            for which in rng.permutation(2):
+                runs[int(which)] = _run(sessions[which], feeds[which], plan)
+            ratios.append(min(runs[0]) / min(runs[1]))
+            calls += runs[0]
+        rounds.append(median(ratios))
+        late = time.perf_counter() - began > seconds
+        if len(rounds) >= FEWEST and (late or len(rounds) in LOOKS):
+            ratio, low, high = median_interval(rounds)
+            if late or len(rounds) >= LOOKS[-1] or high - low <= HALF_WIDTH * (low + high):
+                break
+        before, sessions = sessions, pair.fresh()
+        if sessions[0] is not before[0]:
+            for session, own in zip(sessions, feeds, strict=True):
+                _timed(session, own, CALLS)
+    p50, p90 = np.quantile(calls, [0.5, 0.9])
     return Timing(
         batch_size=batch_size,
-        milliseconds=float(np.median(seconds[:, 0])) * 1e3,
-        ratio=float(np.median(seconds[:, 0] / seconds[:, 1])),
+        milliseconds=float(p50) * 1e3,
+        ratio=ratio,
         low=low,
         high=high,
-        blocks=len(times),
+        blocks=len(rounds) * plan.blocks,
+        p90_ms=float(p90) * 1e3,
     )
 
 
 def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     """Time the baseline alone: its ratio to itself is 1 by definition."""
     feed = _renamed(feed, baseline.input_names)
-    calls = max(1, round(BLOCK_S / _warm_up(baseline, feed)))
-    times = [_seconds_per_call(baseline, feed, calls) for _ in range(MIN_BLOCKS)]
-    return Timing(batch_size, float(np.median(times)) * 1e3, 1.0, 1.0, 1.0, MIN_BLOCKS)
+    fastest = _warm_up(baseline, feed)
+    plan = _plan([fastest, fastest])
+    calls: list[float] = []
+    blocks = LOOKS[0] * plan.blocks
+    for _ in range(blocks):
+        calls += _run(baseline, feed, plan)
+    p50, p90 = np.quantile(calls, [0.5, 0.9])
+    return Timing(batch_size, float(p50) * 1e3, 1.0, 1.0, 1.0, blocks, p90_ms=float(p90) * 1e3)
+
+
+def _with_excess(timing: Timing, excess: float) -> Timing:
+    low, high = widened(timing.ratio, timing.low, timing.high, excess)
+    return replace(timing, low=low, high=high)
 
 
 def _renamed(feed: Feed, names: list[str]) -> Feed:
@@ -146,27 +256,43 @@ def _renamed(feed: Feed, names: list[str]) -> Feed:
 
 def _warm_up(session: Session, feed: Feed) -> float:
     """Call until caches and clocks have settled; returns the seconds of the fastest call."""
-    began = end = time.perf_counter()
-    fastest = float("inf")
-    while end - began < WARM_UP_S:
-        start = time.perf_counter()
-        session(feed)
-        end = time.perf_counter()
-        fastest = min(fastest, end - start)
+    end = time.perf_counter() + MAX_WARM_UP_S
+    fastest = min(_call_for(session, feed, WARM_UP_S))
+    while time.perf_counter() < end:
+        before, fastest = fastest, min(fastest, *_call_for(session, feed, WARM_UP_S))
+        if fastest > (1 - DRIFT) * before:
+            break
     return fastest
 
 
-def _seconds_per_call(session: Session, feed: Feed, calls: int) -> float:
-    start = time.perf_counter()
+def _call_for(session: Session, feed: Feed, seconds: float) -> list[float]:
+    """Call at least once, and until the time is over; the seconds of every call."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while not times or time.perf_counter() - began < seconds:
+        times += _timed(session, feed, 1)
+    return times
+
+
+def _plan(fastest: Sequence[float]) -> _Plan:
+    """As many calls of one as of the other: the least of more calls would be less."""
+    most = max(1, int(ROUND_S / max(sum(fastest), 1e-9)))  # calls of either in a round
+    if most >= BLOCKS * (CALLS + 1):
+        wanted = max(CALLS, round(RUN_S / max(fastest)))
+        return _Plan(BLOCKS, min(wanted, most // BLOCKS - 1), 1)
+    blocks = min(BLOCKS, most)
+    return _Plan(blocks, most // blocks, 0)
+
+
+def _run(session: Session, feed: Feed, plan: _Plan) -> list[float]:
+    """The seconds of the calls of a run; the first may find the caches full of the other."""
+    return _timed(session, feed, plan.unheard + plan.calls)[plan.unheard :]
+
+
+def _timed(session: Session, feed: Feed, calls: int) -> list[float]:
+    times = []
     for _ in range(calls):
+        start = time.perf_counter()
         session(feed)
-    return (time.perf_counter() - start) / calls
-
-
-def _interval(times: list[tuple[float, float]], rng: np.random.Generator) -> tuple[float, float]:
-    """The percentile bootstrap interval (95 %) of the median ratio (Efron 1979)."""
-    seconds = np.array(times)
-    ratios = seconds[:, 0] / seconds[:, 1]
-    drawn = rng.integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
-    return float(low), float(high)
+        times.append(time.perf_counter() - start)
+    return times

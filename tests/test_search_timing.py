@@ -15,7 +15,8 @@ from assets.toy_models import Masked, MaskedByBranches
 from search import timing
 from search.measure import timing_feed
 from search.runtimes.onnx_runtime import OnnxRuntime
-from search.timing import Timer
+from search.timing import SessionPair, Timer
+from search.timing_statistics import FEWEST
 
 FEED = {"x": np.zeros((8, 4))}
 
@@ -40,8 +41,10 @@ class Burner:
             self._matrix @ self._matrix
 
 
-def timed(candidate, baseline, seed=0):
-    return timing.time_against(candidate, baseline, FEED, 8, np.random.default_rng(seed))
+def timed(candidate, baseline, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    pair = SessionPair(lambda: candidate, lambda: baseline, rng)
+    return timing.time_against(pair, FEED, 8, rng, **options)
 
 
 def test_a_slower_candidate_has_a_greater_ratio():
@@ -57,18 +60,31 @@ def test_a_faster_candidate_has_a_smaller_ratio():
     assert found.low <= found.ratio <= found.high < 1
 
 
-def test_a_timing_says_what_was_timed(monkeypatch):
-    monkeypatch.setattr(timing, "MAX_SECONDS", 1e9)
+def test_a_timing_says_what_was_timed():
     found = timed(Burner(), Burner())
     assert found.batch_size == 8
-    assert found.milliseconds > 0
-    assert timing.MIN_BLOCKS <= found.blocks <= timing.MAX_BLOCKS
+    assert 0 < found.milliseconds <= found.p90_ms
+    assert FEWEST <= found.blocks <= timing.BLOCKS * timing.LOOKS[-1]
+
+
+def test_times_are_of_single_calls_not_means_of_blocks():
+    """Every fourth call takes much longer: no median sees it, the 90th percentile does."""
+
+    class Uneven(Burner):
+        def __call__(self, feed):
+            self.products = 400 if self.calls % 4 == 0 else 20
+            super().__call__(feed)
+
+    found = timed(Uneven(), Burner(20))
+    assert found.p90_ms > 3 * found.milliseconds
+    assert found.ratio < 3
 
 
 def test_each_file_is_fed_under_its_own_input_names():
     candidate, baseline = Burner(input_name="images"), Burner(input_name="input_0")
-    feed = {"images": np.zeros((8, 4))}
-    timing.time_against(candidate, baseline, feed, 8, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    pair = SessionPair(lambda: candidate, lambda: baseline, rng)
+    timing.time_against(pair, {"images": np.zeros((8, 4))}, 8, rng)
     assert (candidate.fed, baseline.fed) == ({"images"}, {"input_0"})
 
 
@@ -79,23 +95,81 @@ def test_short_calls_are_repeated_until_a_block_can_be_timed(monkeypatch):
     assert candidate.calls > 10 * found.blocks
 
 
-def test_timing_stops_at_the_greatest_number_of_blocks(monkeypatch):
-    monkeypatch.setattr(timing, "HALF_WIDTH", 0.0)
-    monkeypatch.setattr(timing, "MAX_SECONDS", 1e9)
-    monkeypatch.setattr(timing, "MAX_BLOCKS", 25)
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == 25
+def test_timing_stops_at_the_greatest_number_of_rounds(monkeypatch):
+    monkeypatch.setattr(timing, "HALF_WIDTH", -1.0)
+    monkeypatch.setattr(timing, "LOOKS", (7, 9))
+    found = timed(Burner(40, steady=False), Burner(10), seconds=1e9)
+    assert found.blocks == 9 * timing.BLOCKS
 
 
 def test_timing_stops_when_it_is_sure_enough(monkeypatch):
     monkeypatch.setattr(timing, "HALF_WIDTH", float("inf"))
-    monkeypatch.setattr(timing, "MAX_SECONDS", 1e9)
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == timing.MIN_BLOCKS
+    found = timed(Burner(40, steady=False), Burner(10), seconds=1e9)
+    assert found.blocks == timing.LOOKS[0] * timing.BLOCKS
 
 
 def test_timing_stops_when_it_is_late(monkeypatch):
-    monkeypatch.setattr(timing, "HALF_WIDTH", 0.0)
-    monkeypatch.setattr(timing, "MAX_SECONDS", 0.0)
-    assert timed(Burner(40, steady=False), Burner(10)).blocks == timing.FEW_BLOCKS
+    monkeypatch.setattr(timing, "HALF_WIDTH", -1.0)
+    found = timed(Burner(40, steady=False), Burner(10), seconds=0.0)
+    assert found.blocks == FEWEST * timing.BLOCKS
+
+
+@pytest.mark.parametrize("call_s", [1e-7, 1e-5, 1e-3, 0.01, 0.03, 0.1, 2.0])
+def test_a_round_is_as_long_as_its_time_allows(call_s):
+    plan = timing._plan([call_s, call_s / 3])
+    calls = plan.blocks * (plan.calls + plan.unheard)
+    assert 1 <= plan.blocks <= timing.BLOCKS
+    assert plan.calls >= 1
+    assert calls == 1 or calls * call_s * 4 / 3 <= timing.ROUND_S * 1.0001
+
+
+def test_a_warm_up_lasts_until_calls_get_no_faster(monkeypatch):
+    monkeypatch.setattr(timing, "WARM_UP_S", 1e-9)  # one call a look
+    clock = iter(range(10**6))
+    now = [0.0]
+
+    def session(feed):
+        now[0] += max(1.0 - 0.1 * next(clock), 0.25)
+
+    monkeypatch.setattr(timing, "MAX_WARM_UP_S", 100.0)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing._warm_up(session, {}) == pytest.approx(0.25)
+    assert next(clock) == 10  # 1.0, 0.9 ... 0.25, and once more
+
+
+def test_a_warm_up_that_never_settles_ends(monkeypatch):
+    now = [0.0]
+    step = [1.0]
+
+    def session(feed):
+        step[0] *= 0.9
+        now[0] += step[0]
+
+    monkeypatch.setattr(timing, "MAX_WARM_UP_S", 3.0)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    timing._warm_up(session, {})
+    assert 3.0 <= now[0] < 4.0
+
+
+def test_sessions_that_load_quickly_are_loaded_anew_for_every_round():
+    loads = []
+    rng = np.random.default_rng(0)
+    pair = SessionPair(lambda: loads.append("a") or Burner(), lambda: loads.append("b"), rng)
+    for _ in range(20):
+        pair.fresh()
+    assert sorted(loads) == ["a"] * 20 + ["b"] * 20
+    firsts = loads[::2]
+    assert 4 < firsts.count("a") < 16
+
+
+def test_sessions_that_load_slowly_are_kept(monkeypatch):
+    monkeypatch.setattr(timing, "RELOAD_S", 0.0)
+    pair = SessionPair(Burner, Burner, np.random.default_rng(0))
+    candidate, baseline = pair.fresh()
+    assert candidate is not baseline
+    again = pair.fresh()
+    assert again[0] is candidate
+    assert again[1] is baseline
 
 
 def test_the_baseline_is_as_fast_as_itself():
@@ -143,34 +217,47 @@ def noted(tmp_path):
         (tmp_path / "notes").unlink()
         return found
 
-    return Timer("notes.py:Notes", str(tmp_path), 2, [4, 2], feed), notes
+    return Timer("notes.py:Notes", str(tmp_path), 2, [4, 2], feed, footprints=False), notes
 
 
 def test_a_timer_times_every_batch_size_against_the_baseline(noted, tmp_path):
     timer, notes = noted
     timings = timer.time(tmp_path / "candidate", tmp_path / "baseline", 0)
     assert [found.batch_size for found in timings] == [4, 2]
-    assert notes() == [
-        ["candidate", "load", 2],
-        ["baseline", "load", 2],
-        ["candidate", "feed", 4],
-        ["baseline", "feed", 4],
-        ["candidate", "feed", 2],
-        ["baseline", "feed", 2],
-    ]
+    entries = notes()
+    assert {tuple(e[1:]) for e in entries} == {("load", 2), ("feed", 4), ("feed", 2)}
+    first = [e[0] for e in entries].index("candidate")
+    assert {e[0] for e in entries[:first]} == {"baseline"}  # the control
+    sizes = [e[2] for e in entries if e[0] == "candidate" and e[1] == "feed"]
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes) == {4, 2}
 
 
-def test_the_session_of_the_baseline_is_kept_until_another_baseline_comes(noted, tmp_path):
-    timer, notes = noted
+def test_the_control_of_a_process_is_timed_once(noted, tmp_path):
+    timer, _ = noted
+    timer.time(tmp_path / "baseline", None, 0)
+    first, second = (timer.time(tmp_path / n, tmp_path / "baseline", 0) for n in ("a", "b"))
+    control = first[0].control
+    assert control.low <= control.ratio <= control.high
+    assert control.noise_floor == max(1 - control.low, control.high - 1)
+    assert control.blocks > 0
+    assert control.load >= 0
+    assert [found.control for found in (first[1], *second)] == [None] * 3
 
-    def loaded(path, baseline):
-        timer.time(tmp_path / path, tmp_path / baseline, 0)
-        return [name for name, event, _ in notes() if event == "load"]
 
-    assert loaded("a", "baseline") == ["a", "baseline"]
-    assert loaded("b", "baseline") == ["b"]
-    assert loaded("c", "other") == ["c", "other"]
-    assert loaded("d", "baseline") == ["d", "baseline"]
+def test_what_the_control_does_not_explain_widens_every_interval(noted, tmp_path, monkeypatch):
+    timer, _ = noted
+    answers = iter(
+        [
+            timing.Timing(4, 1.0, 1.25, 1.2, 1.3, 9),
+            *(timing.Timing(n, 1, 1, 0.99, 1.01, 9) for n in (4, 2)),
+        ]
+    )
+    monkeypatch.setattr(timing, "time_against", lambda *_: next(answers))
+    for found in timer.time(tmp_path / "candidate", tmp_path / "baseline", 0):
+        assert found.low < 1 / 1.2
+        assert found.ratio == 1
+        assert found.high > 1.2
 
 
 def test_the_baseline_itself_is_timed_alone(noted, tmp_path):
@@ -202,8 +289,11 @@ def files(tmp_path_factory):
 def test_positional_inputs_are_given_in_order_to_files_with_other_names(files):
     (path, baseline), feed = files
     timer = Timer("onnxruntime", ".", 1, [1, 3], feed)
-    assert [found.batch_size for found in timer.time(path, baseline, 0)] == [1, 3]
-    assert all(found.milliseconds > 0 for found in timer.time(path, None, 0))
+    for found in (timer.time(path, baseline, 0), timer.time(path, None, 0)):
+        assert [each.batch_size for each in found] == [1, 3]
+        assert all(each.milliseconds > 0 for each in found)
+        assert found[0].load_ms > 0
+        assert found[0].peak_rss_bytes > 0
 
 
 def test_a_file_that_takes_other_inputs_is_an_error(files):

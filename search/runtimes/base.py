@@ -30,7 +30,8 @@ class Runtime(Protocol):
     """Writes, loads and inspects artifacts of one format.
 
     `version` is raised when the same model begins to give another file; `libraries` names the
-    distributions whose versions matter. Both are part of the export's cache key.
+    distributions whose versions matter. Both are part of the export's cache key. A runtime may
+    name the Python modules that `load` imports in `modules`: they are no part of a file's weight.
     """
 
     format: str

@@ -29,6 +29,7 @@ class OnnxRuntime:
     main_file = "model.onnx"
     version = 1
     libraries = ("torch", "onnx", "onnxscript")
+    modules = ("onnxruntime",)
 
     def export(self, model: nn.Module, inputs: Any, path: Path) -> str:
         """See `Runtime.export`; falls back to the TorchScript exporter, and says so."""
