@@ -30,6 +30,7 @@ VERBS = {
     "best": "search.cli.best:best",
     "report": "search.cli.report:report",
     "replay": "search.cli.replay:replay",
+    "verify": "search.cli.verify:verify",
     "export": "search.cli.export:export",
     "rm": "search.cli.rm:rm",
     "db": "search.cli.db:db",
