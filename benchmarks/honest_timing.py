@@ -188,10 +188,12 @@ def _said(timing: Timing) -> str:
 
 
 @contextmanager
-def _busy(processes: int) -> Iterator[None]:
-    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
+def _busy(processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    command = [sys.executable, "-c", BUSY]
+    # In sessions of their own: a scheduler that groups by session gives each its share of a core.
+    started = [subprocess.Popen(command, start_new_session=True) for _ in range(processes)]
     try:
-        yield
+        yield started
     finally:
         for process in started:
             process.kill()

@@ -58,7 +58,7 @@ def noise_floor(low: float, high: float) -> float:
 @cache
 def _ends(n: int) -> tuple[int, float]:
     """The greatest number of values that may lie outside on either side, and how far an end goes
-    from the next value towards the one after that (equation 1.2 of the source)."""
+    from the next value towards the one after that (their interpolation formula)."""
     tails = [sum(math.comb(n, i) for i in range(rank + 1)) / 2**n for rank in range(n // 2)]
     rank = max(rank for rank, tail in enumerate(tails) if tail <= TAIL)
     k = rank + 1  # of the source
