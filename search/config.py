@@ -95,6 +95,11 @@ class StudyConfig(Section):
         description="Whether builds stand still while a file is timed; if not, timings beside a"
         " build are marked noisy.",
     )
+    stage_evaluation: bool = Field(
+        False,
+        description="Whether a candidate is given up after 256 or 1,024 of the samples if its drop"
+        " is beyond a constraint by then (95 %); needs a constraint on the drop or the score.",
+    )
     durability: Literal["normal", "full"] = Field(
         "normal",
         description="`normal` survives the death of any process; `full` also a loss of power at"

@@ -23,8 +23,10 @@ from strategies.space import Candidate, Space
 
 from .errors import one_line
 from .jobs import Built, Progress, Scored
+from .looks import Looks
 from .parity import check_parity
 from .runtimes.base import Runtime
+from .sample_records import unpacked
 from .scoring import bootstrap_seed, scored_on, zstd_bytes
 from .stages import EXPORT, Stage, Step, plan, root_key
 from .task import LoadedTask
@@ -47,6 +49,7 @@ class Workbench:
         session_threads: Of the runtime.
         stages: Cached stage results.
         artifacts: The files of trials.
+        looks: At few samples of a candidate before all are scored.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Workbench:
         session_threads: int,
         stages: ContentStore,
         artifacts: ContentStore,
+        looks: Looks | None = None,
     ) -> None:
         import torch
 
@@ -71,6 +75,7 @@ class Workbench:
         self.session_threads = session_threads
         self.stages = stages
         self.artifacts = artifacts
+        self.looks = looks
         capability = torch.backends.cpu.get_cpu_capability()
         self._root = root_key(loaded.weights, loaded.fingerprint, seed, threads, capability)
         self._has_warned = False
@@ -129,7 +134,11 @@ class Workbench:
             folder, path = self._verified(held, artifact)
             session = self.runtime.load(path, threads=self.session_threads)
             task, seed = self.loaded.task, bootstrap_seed(artifact.sha256)
-            found = scored_on(session, task, task.eval_batches, reference, seed)
+            found = None
+            if self.looks is not None and reference is not None:
+                found = self.looks.given_up(session, unpacked(reference), seed)
+            if found is None:
+                found = scored_on(session, task, task.eval_batches, reference, seed)
             graph = self.runtime.inspect(path)
             return replace(
                 found,

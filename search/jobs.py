@@ -92,6 +92,7 @@ class Scored:
             the same samples; None without a baseline.
         size_zstd_bytes: Of the shipped files, compressed.
         stopped: Why the trial was given up before all samples were scored; "" if it was not.
+        baseline_score: The baseline's on the same samples, where these are not all.
     """
 
     score: float
@@ -103,6 +104,7 @@ class Scored:
     drop: tuple[float, float] | None = None
     size_zstd_bytes: int | None = None
     stopped: str = ""
+    baseline_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

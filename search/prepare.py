@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from storage import Study
 from strategies.base import Strategy, capabilities
 from strategies.space import Knob, Space, SpaceError
@@ -15,7 +17,7 @@ from .enqueue import resolve
 from .environment import core_count, cpu_facts, library_versions
 from .errors import ConfigError, NasliteError, Problem, TaskChanged
 from .goals import Goals
-from .metrics import metric_names
+from .metrics import drop_name, metric_names
 from .parts import make_runtime, make_steps, make_task
 from .registry import unknown_name
 from .stages import Step
@@ -53,6 +55,7 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     strategy = _strategy(config, folder, problems)
     _check_runtime(config, folder, steps, problems)
     goals = _goals(config, loaded, problems)
+    _check_looks(config, loaded, goals, problems)
     enqueued = [] if space is None else _enqueued(config, space, problems)
     if strategy is not None and space is not None and goals is not None:
         _check_capabilities(config.strategy.name, strategy, space, goals, problems)
@@ -226,6 +229,38 @@ def _goals(
                 Problem(f"constraints.{position}", unknown_name("metric", constraint.name, known))
             )
     return goals
+
+
+def _check_looks(
+    config: StudyConfig, loaded: LoadedTask | None, goals: Goals | None, problems: list[Problem]
+) -> None:
+    """Whether candidates can be given up early, if they are to be."""
+    if not config.stage_evaluation or loaded is None or goals is None:
+        return
+    from compressors.training import seeded
+
+    from .cutting import CannotCut, cut, sample_count
+    from .looks import limiting
+
+    task = loaded.task
+    name, better = task.score_name, task.higher_is_better
+    if not limiting(goals.constraints, name, better):
+        bound = f"{name} {'>=' if better else '<='} NUMBER"
+        problems.append(
+            Problem(
+                "stage_evaluation",
+                f"needs a constraint that a low score breaks, such as '{drop_name(name)} <= 0.01'"
+                f" or '{bound}', got {[str(c) for c in goals.constraints]}",
+            )
+        )
+    try:
+        with seeded(0):
+            batch = next(iter(task.eval_batches()))
+            cut(batch, np.arange(1), sample_count(task.inputs(batch)))
+    except CannotCut as error:
+        problems.append(
+            Problem("stage_evaluation", f"{error}; leave it false, or change eval_batches()")
+        )
 
 
 def _facts(loaded: LoadedTask, threads: int) -> dict[str, Any]:

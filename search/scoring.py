@@ -42,7 +42,8 @@ def scored_on(
         ValueError: Outputs, records or the score are not finite, or there are none.
     """
     score, records = measure.score_of_batches(session, task, batches)
-    return described(task, score, records, unpacked_or_none(reference), seed)
+    against = None if reference is None else unpacked(reference)
+    return described(task, score, records, against, seed)
 
 
 def described(
@@ -67,10 +68,6 @@ def described(
 def bootstrap_seed(sha256: str) -> int:
     """Of an artifact: the same file gets the same intervals."""
     return int(sha256[:15], 16)
-
-
-def unpacked_or_none(records: bytes | None) -> np.ndarray | None:
-    return None if records is None else unpacked(records)
 
 
 def zstd_bytes(files: Sequence[Path]) -> int:

@@ -64,10 +64,11 @@ class Run:
         """All metrics of the trial, once it was timed; before that, what is known of it."""
         assert self.artifact is not None
         assert self.scored is not None
+        scored, before = self.scored, self.scored.baseline_score
         if self.baseline is None:  # its own drop is 0 by definition
-            scored, before = replace(self.scored, drop=(0.0, 0.0)), self.scored.score
-        else:
-            scored, before = self.scored, self.baseline.score
+            scored, before = replace(scored, drop=(0.0, 0.0)), scored.score
+        elif before is None:
+            before = self.baseline.score
         facts = Facts(
             score_name=score_name,
             higher_is_better=higher_is_better,

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 from storage.artifacts import ContentStore, file_stores
 from strategies.space import Space
 
-from .config import parse_config
+from .config import StudyConfig, parse_config
 from .errors import ConfigError, TaskChanged
 from .evaluation import Workbench
+from .expressions import parse_constraint
 from .jobs import BenchSpec
+from .looks import Looks, limiting
 from .parts import make_runtime, make_steps, make_task
 from .sizes import parse_bytes
 
 if TYPE_CHECKING:
     from .prepare import Prepared
+    from .task import LoadedTask
 
 
 def build_spec(prepared: Prepared, files: Path) -> BenchSpec:
@@ -71,6 +74,7 @@ def make_workbench(prepared: Prepared, stores: tuple[ContentStore, ContentStore]
         session_threads=prepared.config.runtime.threads,
         artifacts=artifacts,
         stages=stages,
+        looks=_looks(prepared.config, prepared.loaded),
     )
 
 
@@ -121,4 +125,14 @@ def open_workbench(
         session_threads=parsed.runtime.threads,
         artifacts=artifacts,
         stages=stages,
+        looks=_looks(parsed, loaded),
     )
+
+
+def _looks(config: StudyConfig, loaded: LoadedTask) -> Looks | None:
+    if not config.stage_evaluation:
+        return None
+    task = loaded.task
+    constraints = map(parse_constraint, config.constraints)
+    bearing = limiting(constraints, task.score_name, task.higher_is_better)
+    return Looks(task, bearing, config.seed) if bearing else None
