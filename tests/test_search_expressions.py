@@ -23,7 +23,9 @@ from search.expressions import (
 
 names = st.sampled_from(["accuracy", "size_bytes", "onnx_quantization.scheme", "precision@l3.0"])
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
-words = st.text(st.characters(codec="ascii", exclude_characters="'\"\n"), max_size=8)
+words = st.one_of(  # any text but one with both quotes, which cannot be written
+    st.text(st.characters(exclude_characters=quote), max_size=8) for quote in "'\""
+)
 comparisons = st.builds(Comparison, names, st.sampled_from(list(OPERATORS)), numbers | words)
 expressions: st.SearchStrategy[Expression] = st.recursive(
     comparisons,
@@ -86,12 +88,40 @@ def test_words_compare_with_words_only():
         ("3 < accuracy", "expected a metric at '3 < accuracy'"),
         ("__import__('os')", "expected one of"),
         ("and < 3", "expected a metric"),
+        ("not < 3", "expected a metric at '< 3' (character 5)"),
+        ("a < and", "expected a number or a word at 'and' (character 5)"),
+        ("a < 1e999", "expected a finite number at '1e999' (character 5)"),
+        ("a < 1 and b $ 2", "cannot read 'a < 1 and b $ 2' at '$ 2' (character 13)"),
+        ("a <\n", "expected a number or a word at the end of 'a <\\n'"),
+        ("(" * 5000, "expected at most 50 parentheses and nots in each other"),
+        ("not " * 5000 + "a < 1", "expected at most 50 parentheses and nots in each other"),
     ],
 )
 def test_a_malformed_expression_says_where_and_how_to_write_it(text, part):
     with pytest.raises(ExpressionError) as caught:
         parse(text)
     assert part in str(caught.value)
+
+
+@given(st.text("ab@.()<>=!'\" 01-+eE\n\\andort", max_size=40))
+def test_junk_is_an_error_of_one_line(text):
+    try:
+        parse(text)
+    except ExpressionError as error:
+        assert str(error).count("\n") == 0
+        assert repr(text) in str(error)
+
+
+def test_switches_compare_with_true_and_false():
+    assert parse("flag == true").holds({"flag": True})
+    assert parse("flag != true").holds({"flag": False})
+    assert not parse("flag == true").holds({"flag": False})
+    assert parse("flag == 1").holds({"flag": True})
+
+
+def test_quotes_inside_quotes_are_kept():
+    assert parse("""name == "it's" """) == Comparison("name", "==", "it's")
+    assert parse("""name == "'x'" """) == Comparison("name", "==", "'x'")
 
 
 def test_an_unknown_name_offers_the_nearest():
