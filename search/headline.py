@@ -33,16 +33,6 @@ class Headline:
     rule: str
 
 
-def row_verdicts(goals: Goals, row: Row) -> dict[str, str]:
-    """The verdict of each constraint, by its text; empty unless the row is complete."""
-    found = by_metric(row)
-    return {
-        str(constraint): verdict(constraint, found[constraint.name])
-        for constraint in goals.constraints
-        if constraint.name in found
-    }
-
-
 def by_metric(row: Row) -> dict[str, Measurement]:
     """The measurements of a complete row."""
     complete = row.trial.state == "complete"
@@ -60,7 +50,7 @@ def picked(results: StudyResults, front: Sequence[Row]) -> tuple[Row, str] | Non
     goals, score = results.goals, results.study.facts["score_name"]
     feasible = [row for row in front if row.is_feasible]
     rows = [row for row in feasible if row.number] or feasible
-    proven = [row for row in rows if all(v == PROVEN for v in row_verdicts(goals, row).values())]
+    proven = [row for row in rows if all(said == PROVEN for said in row.verdicts.values())]
     rows = proven or rows
     if not rows:
         return None
@@ -123,11 +113,18 @@ def _speed(found: Mapping[str, Measurement]) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
+    """With as many digits as tell the ends apart, and each from 1: not [1.0, 1.1] for 1.004."""
+    if low is None or high is None or not math.isfinite(low + high):
         return ""
-    # As many digits as tell the ends apart: [0.998, 1.004] rather than [1, 1].
-    count = 2 if digits(low) != digits(high) else 3
-    return f" [{digits(low, count)}, {digits(high, count)}]"
+    for places in range(1, 5):
+        texts = [f"{end:.{places}f}" for end in (low, high)]
+        told = [
+            (float(t) > 1) == (end > 1) and (float(t) < 1) == (end < 1)
+            for t, end in zip(texts, (low, high), strict=True)
+        ]
+        if all(told) and (texts[0] != texts[1] or low == high):
+            break
+    return f" [{texts[0]}, {texts[1]}]"
 
 
 def _quality(goals: Goals, found: Mapping[str, Measurement], score: str) -> str:

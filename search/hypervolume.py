@@ -93,6 +93,7 @@ def searched_seconds(trials: Sequence[Trial], sessions: Sequence[Session]) -> tu
             position += 1
             if begins[position] > last:
                 spent, start = spent + last - start, begins[position]
+                last = start
         last = max(last, end)
         found.append(max(0.0, spent + end - start))
     return tuple(found)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from strategies.optuna_space import FlatParameters
 
 FEWEST = 8  # complete trials below which nothing is said
-MOST = 400  # trials that are looked at: the cost grows with trials times knobs
-TREES = 32
+MOST = 200  # candidates that are looked at: the cost grows faster than their number
+TREES = 24
 SCREENED = 24  # knobs that the analysis is made for
 SHOWN = 12
 

@@ -13,7 +13,7 @@ from typing import Any
 _FILE_URL = re.compile(r"\b(sqlite|file):/{3,}(?:[^\s'\"]*/)?")
 _LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"]*@", re.IGNORECASE)
 # A word or a dot before the slash means a relative path, a second slash the host of a URL.
-_PATH = re.compile(r"(?<![\w./])/(?!/)(?:[\w.+@~-]+/)+(?=[\w.+@~-])")
+_PATH = re.compile(r"(?<![\w./…])/(?!/)(?:[\w.+@~-]+/)+(?=[\w.+@~-])")
 _WINDOWS = re.compile(r"\b[A-Za-z]:\\(?:[^\\\s'\"]+\\)*")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .formats import short
 from .knob_importance import Importance
 from .metrics import AUDIT
-from .formats import short
 from .results import Row, StudyResults
 
 LINES = 1_000  # of the parallel coordinates

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from storage.database import files_folder
 
-from .headline import Headline, by_metric, headline, row_verdicts
+from .headline import Headline, by_metric, headline
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
 from .metrics import AUDIT
@@ -149,7 +149,7 @@ def _columns(results: StudyResults, front: Sequence[Row]) -> tuple[str, ...]:
 
 def _front_row(results: StudyResults, row: Row) -> FrontRow:
     cells = {name: measured(m) for name, m in by_metric(row).items()}
-    return FrontRow(row.number, label(results, row), cells, row_verdicts(results.goals, row))
+    return FrontRow(row.number, label(results, row), cells, row.verdicts)
 
 
 def _optimism(results: StudyResults) -> float | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from storage import Measurement
 
-from .headline import row_verdicts
 from .formats import format_value
 from .results import Row, StudyResults
 
@@ -73,7 +72,7 @@ def detail(results: StudyResults, row: Row) -> Detail:
         trial.state,
         {name: _plain(value) for name, value in trial.candidate.items()},
         tuple(facts),
-        row_verdicts(results.goals, row),
+        row.verdicts,
         tuple(
             (
                 stage.name,

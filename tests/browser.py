@@ -28,9 +28,15 @@ FLAGS = (
     "--enable-unsafe-swiftshader",
     "--remote-debugging-pipe",
 )
-# The protocol's pipes are the descriptors 3 and 4 of the browser.
-START = "import os, sys; r, w = int(sys.argv[1]), int(sys.argv[2]); a, b = os.dup(r), os.dup(w)\n"
-START += "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+# The protocol's pipes are the descriptors 3 and 4 of the browser. They are copied above 9 first,
+# so that neither is closed by what is put there.
+START = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 TIMEOUT_S = 90.0
 
 
@@ -47,7 +53,6 @@ class Browser:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         read, self._out = os.pipe()
         self._in, write = os.pipe()
-        # Copied above 4, so that neither is closed by what is put there.
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-c", START, str(read), str(write)),
@@ -63,6 +68,13 @@ class Browser:
         self._session: str | None = None
         self.problems: list[str] = []
         self.requests: list[str] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -134,7 +146,7 @@ class Browser:
         self._session = None
         try:
             self.send("Browser.close")
-        except (OSError, EOFError):
+        except (OSError, EOFError):  # TimeoutError is an OSError
             self._process.kill()
         try:
             self._process.wait(20)

@@ -36,7 +36,7 @@ def report(name: str, store: str | None, output: Path | None, format: str | None
     is_markdown = format == "md" or (
         format is None and output is not None and output.suffix == ".md"
     )
-    if output is None and not is_markdown and sys.stdout.isatty():
+    if output is None and not is_markdown and is_terminal():
         raise NasliteError(
             "a report in HTML is 5 MB, too much for a terminal;"
             f" `naslite report {name} -o report.html` writes it to a file"
@@ -55,6 +55,10 @@ def report(name: str, store: str | None, output: Path | None, format: str | None
         return
     write(output, text)
     click.echo(f"{output} ({output.stat().st_size / 1e6:.1f} MB)")
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def write(path: Path, text: str) -> None:
