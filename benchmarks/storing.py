@@ -31,6 +31,7 @@ from storage.lease import new_owner
 from strategies.random_search import RandomSearch
 from strategies.space import Candidate, Float, Space, candidate_key
 
+from .asking import asking
 from .optuna_store import OptunaStudy
 from .parallel import workers
 from .terminal import CONTEXT_SETTINGS, markdown_table, show
@@ -148,6 +149,9 @@ def main(
         console.print("storing and opening ...")
         cases = [(k, n) for k in knobs for n in trials]
         parts.append(("a trial, and opening a study", _storing(folder, cases, rounds, console)))
+        console.print("a question in a process of its own ...")
+        largest = OurStudy(folder / "asked.db", max(knobs))
+        parts.append(("a new question", asking(largest, max(knobs), max(trials))))
         console.print("the controller without evaluations ...")
         parts.append(("trials per second", _controller(folder, knobs)))
         console.print(f"{readers} readers ...")
