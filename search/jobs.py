@@ -130,11 +130,11 @@ class Timing:
     """Latency of an artifact at one batch size, against the baseline.
 
     Args:
-        milliseconds: Median over the blocks of the time of one call.
-        ratio: Median over the blocks of candidate time / baseline time in the same block.
-        low: Lower end of the ratio's 95 % bootstrap interval over the blocks.
+        milliseconds: Median time of a single call.
+        ratio: Of candidate time to baseline time in the same block, a median.
+        low: Lower end of the ratio's 95 % interval.
         high: Its upper end.
-        p90_ms: 90th percentile of the time of a call.
+        p90_ms: 90th percentile of the time of a single call.
         load_ms: Of loading the file in a fresh process.
         peak_rss_bytes: By which loading the file and running the largest batch raised the
             resident memory of a fresh process at its peak.

@@ -69,7 +69,8 @@ class Timer:
         self._named = runtime, folder
         self._feeds = {size: with_batch_size(dict(feed), size) for size in batch_sizes}
         self._footprints = footprints
-        self._excess: float | None = None  # of the control, once it was timed
+        self._controlled: Control | None = None
+        self._is_told = False  # whether a timing has come back with the control
 
     def time(
         self,
@@ -91,13 +92,15 @@ class Timer:
             session = self.loader(path)()
             timings = [time_baseline(session, feed, n) for n, feed in self._feeds.items()]
         else:
-            control = self._control(baseline, rng) if self._excess is None else None
+            control = self._control(baseline, rng)
+            excess = unexplained(control.low, control.high)
             pair = SessionPair(self.loader(path), self.loader(baseline), rng)
             timings = [
-                _with_excess(time_against(pair, feed, n, rng), self._excess or 0.0)
+                _with_excess(time_against(pair, feed, n, rng), excess)
                 for n, feed in self._feeds.items()
             ]
-            timings[0] = replace(timings[0], control=control)
+            timings[0] = replace(timings[0], control=None if self._is_told else control)
+            self._is_told = True
         if weight is not None:
             timings[0] = replace(timings[0], load_ms=weight[0], peak_rss_bytes=weight[1])
         return tuple(timings)
@@ -113,18 +116,17 @@ class Timer:
         return footprint(name, folder, path, self.threads, self._feeds[max(self._feeds)])
 
     def _control(self, baseline: Path, rng: np.random.Generator) -> Control:
+        if self._controlled is not None:
+            return self._controlled
         size, feed = next(iter(self._feeds.items()))
         pair = SessionPair(self.loader(baseline), self.loader(baseline), rng)
         found = time_against(pair, feed, size, rng)
-        self._excess = unexplained(found.low, found.high)
-        return Control(
-            found.ratio,
-            found.low,
-            found.high,
-            found.blocks,
-            noise_floor(found.low, found.high),
-            os.getloadavg()[0],
+        floor = noise_floor(found.low, found.high)
+        load_average = os.getloadavg()[0]
+        self._controlled = Control(
+            found.ratio, found.low, found.high, found.blocks, floor, load_average
         )
+        return self._controlled
 
 
 class SessionPair:

@@ -245,6 +245,24 @@ def test_the_control_of_a_process_is_timed_once(noted, tmp_path):
     assert [found.control for found in (first[1], *second)] == [None] * 3
 
 
+def test_a_control_is_told_by_the_first_timing_that_succeeds(noted, tmp_path, monkeypatch):
+    timer, _ = noted
+    whole = timing.time_against
+    calls = []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ValueError("the first candidate")
+        return whole(*arguments)
+
+    monkeypatch.setattr(timing, "time_against", failing)
+    with pytest.raises(ValueError, match="the first candidate"):
+        timer.time(tmp_path / "a", tmp_path / "baseline", 0)
+    assert timer.time(tmp_path / "b", tmp_path / "baseline", 0)[0].control is not None
+    assert len(calls) == 4  # the control once, the candidates' batch sizes
+
+
 def test_what_the_control_does_not_explain_widens_every_interval(noted, tmp_path, monkeypatch):
     timer, _ = noted
     answers = iter(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -177,5 +176,11 @@ def test_it_belongs_to_the_group_of_the_process_that_asked(tmp_path):
 
 
 def test_the_process_of_a_footprint_is_small():
-    source = Path(module.__file__).read_text()
-    assert "import torch" not in source
+    program = """
+import sys
+import search.footprint, search.runtimes.onnx_runtime, onnxruntime
+heavy = {"torch", "onnx", "sqlalchemy", "storage", "psutil", "pydantic"} & set(sys.modules)
+print(heavy or "small", flush=True)
+"""
+    with child(program) as process:
+        wait_for(process, "small")
