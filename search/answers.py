@@ -46,7 +46,7 @@ class Answers:
     def of_artifact(self, sha256: str) -> tuple[int, tuple[Measurement, ...]] | None:
         """The trial that gave the same bytes, and what was measured on them."""
         trial = self._by_artifact.get(sha256)
-        return None if trial is None else (trial.number, trial.measurements)
+        return None if trial is None else (trial.number, _of_search(trial))
 
     def forget(self, outcome: Outcome) -> None:
         """Drop what was known of an outcome whose files are gone."""
@@ -70,7 +70,12 @@ def taken_over(trial: Trial, study: str = "") -> Outcome:
         trial.cause,
         tuple(replace(stage, cached=True, seconds=0.0) for stage in trial.stages),
         trial.artifact,
-        tuple(m for m in trial.measurements if not m.metric.startswith(AUDIT)),
+        _of_search(trial),
         reused_from=trial.number,
         reused_study=study,
     )
+
+
+def _of_search(trial: Trial) -> tuple[Measurement, ...]:
+    """What was measured, without an audit: that is of the front's rows alone."""
+    return tuple(m for m in trial.measurements if not m.metric.startswith(AUDIT))

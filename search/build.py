@@ -15,6 +15,7 @@ from storage.database import files_folder
 from storage.lease import new_owner
 from storage.store import check_new_study
 
+from .audit import is_unaudited
 from .config import StudyConfig, load_config, parse_config, store_url
 from .dispatch import Dispatcher
 from .errors import ConfigError, NasliteError, Problem
@@ -126,8 +127,10 @@ def resume(
             )
     is_asked = any(request.kind != "stop" for request in opened.requests(study))
     unchanged = budget == (study.trials, study.minutes)
-    if study.state == "finished" and unchanged and not is_asked:
-        return StudyResults(opened, name)
+    results = StudyResults(opened, name)
+    is_over = study.state == "finished" and unchanged and not is_asked
+    if is_over and not is_unaudited(results):
+        return results
     owner = new_owner()
     observer, interrupts = observer or Observer(), Interrupts()
     with interrupts.caught():

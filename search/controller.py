@@ -12,6 +12,7 @@ from strategies.base import Exhausted, Proposal, Strategy
 from strategies.space import Space, candidate_key
 
 from .answers import Answers
+from .audit import Audit
 from .dispatch import MEASURE, Dispatcher
 from .errors import BaselineFailed, one_line
 from .goals import Goals
@@ -21,6 +22,7 @@ from .observer import Observer
 from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
 from .sessions import store_session
+from .spending import Spending
 from .trial_run import Baseline, TrialEnd, with_outcome
 
 GRACE_S = 10.0  # for running trials after Ctrl-C; batch systems kill about 30 s after SIGTERM
@@ -72,14 +74,14 @@ class Controller:
             goals=goals,
             extensions=store.extensions(study),
         )
+        self._audit = Audit(store, study, owner, goals, dispatcher)
+        self._is_hurried = self._has_more = False  # asked: a stop at once, trials during an audit
         self._requests = Requests(store, study, owner, space, poll_s)
         self._dispatcher = dispatcher
         self._interrupts = interrupts
         self._max_attempts = max_attempts
         self._grace_s = grace_s
-        self._budget = study.trials, study.minutes
-        self._seconds = study.seconds
-        self._mark = time.monotonic()  # until when `_seconds` counts
+        self._spending = Spending(study)
         self._answers = Answers(self.trials, store.known(study))
         self._unfinished = {t.number for t in self.trials if t.finished_at is None}
         self._to_start = sorted(self._unfinished)
@@ -111,7 +113,7 @@ class Controller:
                 heartbeat(self.store, self.study, self.owner),
             ):
                 self.observer.started(self.study, self.trials)
-                state, cause = self._loop()
+                state, cause = self._searched()
             if state == "interrupted":
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -127,6 +129,27 @@ class Controller:
             self._give_up(state, cause)
         return state
 
+    def _searched(self) -> tuple[str, str]:
+        """Search, then audit the front, until nobody asks for more; returns as `_loop` does."""
+        while True:
+            state, cause = self._loop()
+            if state == "interrupted" or self._is_hurried:
+                return state, cause
+            with self._spending.standing():
+                if not self._audit.run(self.trials, self.observer, self._ends_audit):
+                    return state, cause
+            if self._interrupts.pending:
+                return "interrupted", ""
+            if state == "stopped" or not self._ends_audit(at_once=True) or self._is_hurried:
+                return state, cause
+            self._has_more = False
+
+    def _ends_audit(self, *, at_once: bool = False) -> bool:
+        asked = self._asked(at_once=at_once)
+        self._is_hurried |= asked.stop == "now"
+        self._has_more |= bool(asked.extensions or asked.enqueued)
+        return self._interrupts.pending or self._is_hurried or self._has_more
+
     def _loop(self) -> tuple[str, str]:
         """Returns the state in which the study ends, and why."""
         stopping: tuple[str, str] | None = None
@@ -140,7 +163,7 @@ class Controller:
                 stopping = "stopped", "stopped on request"
                 self.observer.stopping(len(self._dispatcher.running), None)
             if asked.stop == "now":
-                deadline = 0.0
+                deadline, self._is_hurried = 0.0, True
             if stopping is None:
                 ending = self._advance()
                 if ending is not None and not self._unfinished:
@@ -173,7 +196,7 @@ class Controller:
                 raise BaselineFailed(
                     f"the uncompressed model cannot be measured: {self.trials[0].cause}"
                 )
-            ending = self._used_up(number)
+            ending = self._spending.used_up(number)
             if ending is not None:
                 return ending
             if self._unfinished and min(self._unfinished) < self._proposals.visible(number):
@@ -197,30 +220,21 @@ class Controller:
                 return None
         return None
 
-    def _used_up(self, number: int) -> tuple[str, str] | None:
-        trials, minutes = self._budget
-        if number - 1 >= trials:
-            return "finished", f"all {trials} trials are done"
-        seconds = self._seconds + time.monotonic() - self._mark
-        if number and minutes is not None and seconds >= 60 * minutes:
-            return "finished", f"the {minutes:g} minutes are used up"
-        return None
-
     def _asked(self, *, at_once: bool = False) -> Asked:
         """What others have asked since; what is to change in this study has changed then."""
         asked = self._requests.handle(
-            len(self.trials), *self._budget, first=self._proposals.first, at_once=at_once
+            len(self.trials), *self._spending.budget, first=self._proposals.first, at_once=at_once
         )
         for extension in asked.extensions:
-            self._budget = extension.trials, extension.minutes
+            self._spending.budget = extension.trials, extension.minutes
             self._exhausted = None
             self._proposals.extensions.append(extension)
             self.observer.extended(extension.trials, extension.minutes)
         for trial in asked.enqueued:
             self.trials.append(trial)
-            for numbers in (self._unfinished, self._left):
-                numbers.add(trial.number)
             self._to_start.append(trial.number)
+            self._left.add(trial.number)
+            self._unfinished.add(trial.number)
         return asked
 
     def _stored(self, number: int, proposal: Proposal) -> Trial:
@@ -229,11 +243,7 @@ class Controller:
         key = self._keys[number] = candidate_key(candidate)
         origin = self._proposals.origin(number)
         self.store.propose(
-            self.study,
-            self.owner,
-            number,
-            candidate,
-            key,
+            *(self.study, self.owner, number, candidate, key),
             memo=proposal.memo,
             study_memo={**self.memo, **proposal.study_memo} if proposal.study_memo else None,
             origin=origin,
@@ -282,7 +292,7 @@ class Controller:
         self._finish(trial, end.outcome, died=end.died)
 
     def _finish(self, trial: Trial, outcome: Outcome, *, died: bool = False) -> None:
-        spent = time.monotonic() - self._mark
+        spent = self._spending.uncommitted()
         try:
             self.store.finish(
                 self.study, self.owner, trial.number, outcome, spent=spent, died=died
@@ -301,8 +311,7 @@ class Controller:
             self._begun.setdefault(self._key(trial), trial.number)
             self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
             return
-        self._mark += spent
-        self._seconds += spent
+        self._spending.commit(spent)
         ended = with_outcome(trial, outcome, died=died)
         self.trials[trial.number] = ended
         self._unfinished.discard(trial.number)
@@ -319,14 +328,8 @@ class Controller:
         if trial.number == 0:
             return None
         if self._reference is None:
-            zero = self.trials[0]
-            assert zero.artifact is not None
-            self._reference = Baseline(
-                dict(zero.candidate),
-                zero.artifact,
-                zero.metrics[self.study.facts["score_name"]],
-                self.store.records(self.study, 0),
-            )
+            name, records = self.study.facts["score_name"], self.store.records(self.study, 0)
+            self._reference = Baseline.of(self.trials[0], name, records)
         return self._reference
 
     def _key(self, trial: Trial) -> str:
@@ -339,7 +342,7 @@ class Controller:
     def _give_up(self, state: str, cause: str) -> None:
         with self._interrupts.shielded():
             try:
-                spent = time.monotonic() - self._mark
+                spent = self._spending.uncommitted()
                 self.store.release(self.study, self.owner, state, cause, spent=spent)
             except StoreError as error:
                 log.warning("%s", error)

@@ -56,12 +56,12 @@ class Dispatcher:
     ) -> None:
         self.measured_before: MeasuredBefore = lambda sha256: None
         self.controls: list[Control] = []  # of timings since, for the controller to take
-        self._builders = builders
+        self.builders = builders
         self._timer = timer
         self._artifacts = artifacts
         self._score_name = score_name
         self._higher_is_better = higher_is_better
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._exclusive = exclusive
         self._ids = 0
         self._waiting: deque[tuple[Run, str, tuple[Any, ...]]] = deque()  # for a builder
@@ -82,7 +82,7 @@ class Dispatcher:
     @property
     def has_room(self) -> bool:
         """Whether another trial would start at once."""
-        slots, building = self._builders.slots, len(self._building) + len(self._waiting)
+        slots, building = self.builders.slots, len(self._building) + len(self._waiting)
         return self._fault is None and building < slots and len(self._timing.waiting) < slots
 
     def start(self, number: int, candidate: Mapping[str, Any], baseline: Baseline | None) -> None:
@@ -113,7 +113,7 @@ class Dispatcher:
         """Kill whatever runs; the trials do not end."""
         try:
             for job in self._building:
-                self._builders.cancel(job)
+                self.builders.cancel(job)
         finally:
             self._timing.clear()
         self._building.clear()
@@ -122,7 +122,7 @@ class Dispatcher:
         self._ended.clear()
 
     def close(self) -> None:
-        with closing(self._timer), closing(self._builders):
+        with closing(self._timer), closing(self.builders):
             self.abandon()
 
     def _job_ends(self, timeout_s: float) -> list[JobEnd]:
@@ -131,27 +131,27 @@ class Dispatcher:
                 timeout_s = min(timeout_s, POLL_S)
                 if not self._building:  # nor does the executor wait for nothing
                     time.sleep(timeout_s)
-            return self._builders.wait(timeout_s)
+            return self.builders.wait(timeout_s)
         if self._exclusive or not self._building:
-            return self._timer.wait(timeout_s) + self._builders.wait(0)
-        return self._timer.wait(POLL_S) + self._builders.wait(POLL_S)
+            return self._timer.wait(timeout_s) + self.builders.wait(0)
+        return self._timer.wait(POLL_S) + self.builders.wait(POLL_S)
 
     def _enqueue(self, run: Run, method: str, arguments: tuple[Any, ...]) -> None:
         self._waiting.append((run, method, arguments))
         self._submit()
 
     def _submit(self) -> None:
-        while self._waiting and len(self._building) < self._builders.slots:
+        while self._waiting and len(self._building) < self.builders.slots:
             run, method, arguments = self._waiting.popleft()
             job = self._job(run, method, arguments)
             if self._timing.current is not None and not self._exclusive:
                 self._timing.current.is_noisy = True
             self._building[job.id] = run
-            self._builders.submit(job)
+            self.builders.submit(job)
 
     def _job(self, run: Run, method: str, arguments: tuple[Any, ...]) -> Job:
         self._ids += 1
-        left = self._timeout_s and max(1e-3, self._timeout_s - run.seconds)
+        left = self.timeout_s and max(1e-3, self.timeout_s - run.seconds)
         return Job(self._ids, method, arguments, left)
 
     def _take(self, end: JobEnd) -> None:
@@ -179,8 +179,8 @@ class Dispatcher:
         stage = end.stage or (MEASURE if end.job.method != "build" else "start")
         if end.kind == "raised":
             cause = f"{stage}: {end.cause}"
-        elif end.kind == "expired" and self._timeout_s:  # not what other jobs left of it
-            cause = f"no result after {self._timeout_s:g} s (limits.timeout) in stage {stage}"
+        elif end.kind == "expired" and self.timeout_s:  # not what other jobs left of it
+            cause = f"no result after {self.timeout_s:g} s (limits.timeout) in stage {stage}"
         else:
             cause = f"{end.cause} in stage {stage}"
         if run.baseline_lost:
@@ -273,7 +273,7 @@ class Dispatcher:
 
     def _main_file(self, artifact: Artifact) -> Any:
         verified = partial(self._artifacts.verified, artifact.sha256)
-        folder, facts = beside(self._builders, self._seen, verified)
+        folder, facts = beside(self.builders, self._seen, verified)
         try:
             return folder / str(facts["main"])
         except KeyError:

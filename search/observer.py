@@ -26,6 +26,9 @@ class Observer:
     def extended(self, trials: int, minutes: float | None) -> None:
         """Somebody gave the study a new budget."""
 
+    def auditing(self, rows: int) -> None:
+        """The search has ended; so many rows of the front are scored on the audit split."""
+
     def stopping(self, running: int, grace_s: float | None) -> None:
         """Nothing more is begun; what runs may end, for so many seconds if they are limited."""
 

@@ -12,6 +12,7 @@ from storage import Study
 from strategies.base import Strategy, capabilities
 from strategies.space import Knob, Space, SpaceError
 
+from .audit import HAS_AUDIT
 from .config import StudyConfig, parse_config
 from .enqueue import resolve
 from .environment import core_count, cpu_facts, library_versions
@@ -267,7 +268,15 @@ def _facts(loaded: LoadedTask, threads: int) -> dict[str, Any]:
     return {
         "score_name": loaded.task.score_name,
         "higher_is_better": loaded.task.higher_is_better,
+        HAS_AUDIT: _has_audit(loaded),
         "threads": threads,
         "versions": library_versions(),
         **cpu_facts(),
     }
+
+
+def _has_audit(loaded: LoadedTask) -> bool:
+    from compressors.training import seeded
+
+    with seeded(0):
+        return loaded.task.audit_batches() is not None

@@ -14,7 +14,7 @@ from strategies.space import Space, SpaceError
 
 from .errors import NasliteError
 from .goals import Goals
-from .metrics import drop_name
+from .metrics import AUDIT, drop_name
 
 ASYNC = "async"  # the lag of studies that see whatever has ended
 
@@ -180,7 +180,8 @@ class Proposals:
         if found is None:
             assert trial.state in ENDED_STATES, f"trial {trial.number} has not ended"
             complete = trial.state == "complete"
-            metrics = trial.metrics if complete else {}
+            metrics = trial.metrics if complete else {}  # no audit: a strategy must not learn it
+            metrics = {name: v for name, v in metrics.items() if not name.startswith(AUDIT)}
             found = self._observations[trial.number] = Observation(
                 number=trial.number,
                 candidate=trial.candidate,

@@ -19,7 +19,7 @@ import numpy as np
 from compressors.base import Task
 
 from .errors import NasliteError, Problem
-from .metrics import METRICS, SCORE
+from .metrics import AUDIT, METRICS, SCORE
 from .registry import is_file_reference, load_reference, modules_below
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _check_score_name(task: type[Task]) -> None:
     if (
         not re.fullmatch(r"[A-Za-z_]\w{0,79}", name)
         or name in taken
-        or name.startswith("latency_")
+        or name.startswith(("latency_", AUDIT))
     ):
         raise TaskProblems(
             Problem(

@@ -27,6 +27,12 @@ class Baseline:
     score: float
     records: bytes | None = None
 
+    @classmethod
+    def of(cls, trial: Trial, score_name: str, records: bytes | None) -> Baseline:
+        """What the complete trial 0 is to the others."""
+        assert trial.artifact is not None
+        return cls(dict(trial.candidate), trial.artifact, trial.metrics[score_name], records)
+
 
 @dataclass(frozen=True, slots=True)
 class TrialEnd:

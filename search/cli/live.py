@@ -113,6 +113,9 @@ class Progress(Observer):
         minutes = "" if self.minutes is None else f" or {self.minutes:g} minutes"
         return f"new budget: {self.total} trials{minutes}"
 
+    def audit(self, rows: int) -> str:
+        return f"auditing {rows} row{'s' if rows > 1 else ''} of the front"
+
     def farewell(self, running: int, grace_s: float | None) -> str:
         """What the user waits for after asking to stop."""
         if not running:
@@ -188,6 +191,9 @@ class LogLines(Progress):
         super().extended(trials, minutes)
         self._say(self.budget())
 
+    def auditing(self, rows: int) -> None:
+        self._say(self.audit(rows))
+
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._say(self.farewell(running, grace_s))
 
@@ -219,6 +225,9 @@ class LiveTable(Progress):
     def extended(self, trials: int, minutes: float | None) -> None:
         super().extended(trials, minutes)
         self._print(self.budget())
+
+    def auditing(self, rows: int) -> None:
+        self._print(self.audit(rows))
 
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._print(self.farewell(running, grace_s))
