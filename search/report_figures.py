@@ -50,6 +50,7 @@ class Axis:
 class Lines:
     """Complete trials as lines over searched knobs and objectives."""
 
+    numbers: tuple[int, ...]
     kinds: tuple[str, ...]
     axes: tuple[Axis, ...]
     note: str
@@ -108,7 +109,7 @@ def lines(results: StudyResults, rows: Sequence[Row], found: Sequence[Importance
     note = f"{len(shown)} of {len(complete)} trials; an inactive knob stands at its neutral value."
     if len(searched) > len(kept):
         note += f" The {len(kept)} of {len(searched)} knobs that matter most are shown."
-    return Lines(tuple(map(_kind, shown)), tuple(axes), note)
+    return Lines(tuple(row.number for row in shown), tuple(map(_kind, shown)), tuple(axes), note)
 
 
 def _knob_axis(knob: Mapping[str, Any], rows: Sequence[Row]) -> Axis:

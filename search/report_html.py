@@ -247,7 +247,7 @@ def _knobs(report: StudyReport) -> str:
         parts += [
             '<figure><div class="scroll" tabindex="0"><div id="lines"></div></div>',
             "<figcaption>Each line is a trial: blue on the front, grey within the limits, orange"
-            f" outside. Drag along an axis to select. {escape(report.lines.note)}"
+            f" outside. Click one for its details. {escape(report.lines.note)}"
             "</figcaption></figure>",
         ]
     parts.append("<h3>What decides a metric</h3>")

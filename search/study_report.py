@@ -12,6 +12,7 @@ from .headline import Headline, by_metric, headline
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
 from .metrics import AUDIT
+from .optimism import optimism
 from .redaction import mapped, redactor
 from .report_figures import Lines, Points, is_audit, label, lines, points
 from .results import Row, StudyResults
@@ -99,7 +100,7 @@ def study_report(results: StudyResults) -> StudyReport:
         columns=_columns(results, front),
         front=tuple(_front_row(results, row) for row in front[:FRONT_ROWS]),
         front_size=len(front),
-        optimism=_optimism(results),
+        optimism=optimism(results),
         points=points(results, rows),
         progress=progress(results.goals, rows, sessions),
         lines=lines(results, rows, found),
@@ -150,10 +151,6 @@ def _columns(results: StudyResults, front: Sequence[Row]) -> tuple[str, ...]:
 def _front_row(results: StudyResults, row: Row) -> FrontRow:
     cells = {name: measured(m) for name, m in by_metric(row).items()}
     return FrontRow(row.number, label(results, row), cells, row.verdicts)
-
-
-def _optimism(results: StudyResults) -> float | None:
-    return None
 
 
 def _detailed(rows: Sequence[Row], front: Sequence[Row]) -> list[Row]:

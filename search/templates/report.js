@@ -78,7 +78,7 @@ function axisOf(metric, isLog) {
 
 function drawFront() {
   const x = byId("x").value, y = byId("y").value, log = byId("log").checked;
-  const type = hasWebGL && points.numbers.length > 1500 ? "scattergl" : "scatter";
+  const type = hasWebGL && points.numbers.length > 6000 ? "scattergl" : "scatter";
   const traces = [];
   for (const [kind, look] of Object.entries(KINDS)) {
     const chosen = points.numbers.map((_, i) => i).filter((i) => points.kinds[i] === kind);
@@ -129,35 +129,49 @@ function drawProgress() {
   Plotly.react("progress", [trace], layout({ xaxis: { title: { text: title }, rangemode: "tozero" }, yaxis: axis }), CONFIG());
 }
 
+function drawing(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// Parallel coordinates as SVG, coloured by the style sheet: no WebGL, no repainting.
 function drawLines() {
-  const box = byId("lines"), lines = data.lines;
-  if (!hasWebGL) {
-    box.className = "note";
-    box.textContent = "This browser offers no WebGL, which this figure needs.";
-    return;
+  const box = byId("lines"), { axes, kinds, numbers } = data.lines, side = 58, top = 36, height = 300;
+  const room = box.parentElement.clientWidth - 2 * side - 2;
+  const gap = Math.max(104, room / Math.max(1, axes.length - 1));
+  const width = 2 * side + gap * (axes.length - 1);
+  const svg = drawing("svg", { width, height, role: "img", "aria-label": "Parallel coordinates of knobs and objectives" });
+  const scales = axes.map((axis) => {
+    const values = axis.names.length ? axis.names.map((_, i) => i) : axis.values;
+    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+    return { low, high, at: (value) => (high > low ? height - 16 - ((value - low) / (high - low)) * (height - 16 - top) : (height + top) / 2) };
+  });
+  const across = (i) => side + gap * i;
+  for (const kind of ["infeasible", "feasible", "front"]) {
+    numbers.forEach((number, row) => {
+      if (kinds[row] !== kind) return;
+      const places = axes.map((axis, i) => `${across(i).toFixed(1)},${scales[i].at(axis.values[row]).toFixed(1)}`);
+      const line = drawing("polyline", { points: places.join(" "), class: kind, "data-number": number });
+      line.append(drawing("title", {}, `trial ${number}`));
+      svg.append(line);
+    });
   }
-  const order = ["infeasible", "feasible", "front"];
-  const last = (name) => name.split(".").at(-1);
-  const names = lines.axes.map((axis) => axis.name);
-  const label = (name) => {
-    const short = names.filter((other) => last(other) === last(name)).length === 1 ? last(name) : name;
-    return short.length > 20 ? `${short.slice(0, 19)}…` : short;
-  };
-  const dimensions = lines.axes.map((axis) => ({
-    label: plain(label(axis.name)), values: axis.values,
-    ...(axis.names.length ? { tickvals: axis.names.map((_, i) => i), ticktext: axis.names.map((n) => plain(n.slice(0, 14))), range: [0, Math.max(1, axis.names.length - 1)] }
-      : Math.max(...axis.values.map(Math.abs)) >= 10000 ? { tickformat: "~s" } : {}),
-  }));
-  const present = lines.kinds.map((kind) => order.indexOf(kind));
-  const font = (size) => ({ size, color: colour("ink") });
-  const trace = {
-    type: "parcoords", dimensions, labelfont: font(12), tickfont: font(11), rangefont: { size: 1, color: "rgba(0,0,0,0)" },
-    line: { color: present, cmin: 0, cmax: 2, colorscale: [[0, colour("orange")], [0.5, colour("grey")], [1, colour("blue")]] },
-    unselected: { line: { color: colour("line"), opacity: 0.25 } },
-  };
-  const width = Math.max(box.parentElement.clientWidth - 2, 100 * dimensions.length);
-  const margin = { l: 60, r: 60, t: 44, b: 16 };
-  Plotly.react(box, [trace], { ...layout({}), width, height: 320, margin }, { ...CONFIG(), responsive: false });
+  const last = (name) => name.split(".").at(-1), short = axes.map((axis) => last(axis.name));
+  axes.forEach((axis, i) => {
+    const x = across(i), { low, high, at } = scales[i];
+    svg.append(drawing("line", { x1: x, x2: x, y1: top, y2: height - 16 }));
+    const label = short.filter((name) => name === short[i]).length === 1 ? short[i] : axis.name;
+    const title = drawing("text", { x, y: 14, class: "title" }, label.length > 15 ? `${label.slice(0, 14)}…` : label);
+    title.append(drawing("title", {}, axis.name));
+    svg.append(title);
+    const ticks = axis.names.length ? axis.names.map((name, n) => [n, name]) : [low, high].map((v) => [v, readable(axis.name, v)]);
+    for (const [value, text] of new Map(ticks)) {
+      svg.append(drawing("text", { x, y: at(value) - (axis.names.length && value !== high ? 4 : value === high ? 6 : -13) }, text.slice(0, 14)));
+    }
+  });
+  box.replaceChildren(svg);
 }
 
 function element(name, text, className) {
@@ -232,7 +246,7 @@ byId("front")?.on?.("plotly_click", (event) => {
   if (number !== undefined) show(number, false);
 });
 document.addEventListener("click", (event) => {
-  const number = event.target.closest?.("button[data-number]")?.dataset.number;
+  const number = event.target.closest?.("[data-number]")?.dataset.number;
   if (number !== undefined) show(Number(number), true);
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
