@@ -26,6 +26,8 @@ class Heavy:
     modules = ("heavy_library",)
 
     def load(self, path, *, threads):
+        import heavy_library
+
         content = Path(path).read_text()
         if content == "fail":
             print("talk before it")
@@ -49,7 +51,12 @@ class Session:
         print("talk")
         work = bytearray(b"x") * (30 << 20)
 """
-LIBRARY = "weight = bytearray(b'x') * (100 << 20)\n"
+# It stays at 100 MiB, and had a greater peak before.
+LIBRARY = """
+weight = bytearray(b"x") * (100 << 20)
+spare = bytearray(b"x") * (200 << 20)
+del spare
+"""
 
 
 @pytest.fixture
