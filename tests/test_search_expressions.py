@@ -17,6 +17,7 @@ from search.expressions import (
     Not,
     parse,
     parse_constraint,
+    shortfall,
     violation,
     violations,
 )
@@ -164,3 +165,22 @@ def test_violations_are_those_of_each_value(op, bound, values):
     constraint = Comparison("m", op, bound)
     expected = [violation(constraint, value) for value in values]
     assert violations(constraint, np.array(values)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a <= 4 and b <= 10", 0.25 + 1.0),
+        ("a <= 4 or b <= 10", 0.25),
+        ("not (a > 4 or b > 10)", 0.25 + 1.0),
+        ("not (a > 4 and b > 10)", 0.25),
+        ("a <= 4 or a <= 9", 0.0),
+        ("scheme == static", 1.0),
+        ("missing <= 3", 1.0),
+        ("a != 5", 1.0),
+        ("a == 4", 0.25),
+    ],
+)
+def test_how_far_a_row_falls_short(text, expected):
+    row = {"a": 5.0, "b": 20.0, "scheme": "none"}
+    assert shortfall(parse(text), row) == pytest.approx(expected)
