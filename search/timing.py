@@ -132,10 +132,9 @@ class Timer:
 class SessionPair:
     """A candidate's session and the baseline's, loaded anew for every round if that is quick.
 
-    Two sessions of the very same file differ by some tenths of a percent for as long as they
-    live, by where their memory happens to lie. Many pairs average that, and their scatter shows
-    it (Kalibera and Jones, Rigorous benchmarking in reasonable time, 2013: repeat at the highest
-    level that varies).
+    Two sessions of the very same file may differ for as long as they live, by where their memory
+    happens to lie. Many pairs average that, and their scatter shows it (Kalibera and Jones,
+    Rigorous benchmarking in reasonable time, 2013: repeat at the highest level that varies).
     """
 
     def __init__(self, candidate: Load, baseline: Load, rng: np.random.Generator) -> None:
