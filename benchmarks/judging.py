@@ -32,6 +32,7 @@ LIMITS = (0.005, 0.01, 0.02)
 POWER_LIMIT = 0.01
 POWER_DROPS = (-0.01, 0.0, 0.005)
 BEYOND = (0.0, 0.01, 0.02, 0.05, 0.10)  # of the true drop over the limit
+WORST_DISCORDANCES = np.arange(0.01, 0.1001, 0.003)
 SPREAD = 6  # standard deviations within which counts are enumerated
 
 
@@ -158,6 +159,7 @@ def command(draws: int, bootstraps: int, seed: int, markdown: bool) -> None:
     rng = np.random.default_rng(seed)
     tables = [
         ("Proven wrongly, %: the true drop lies just beyond the limit", errors(draws, rng)),
+        ("Bounds that miss the true drop, %, in the worst cell", worst()),
         (f"Proven, %, where the limit is {POWER_LIMIT:.0%}", powers()),
         ("Given up early", early(draws, rng)),
         ("Bounds of other scores that miss the true drop, %", bootstrapped(bootstraps, seed)),
@@ -199,6 +201,33 @@ def powers() -> list[list[str]]:
             cells = [f"{100 * share:.0f}" for share in shares]
             rows.append([f"{n:,}", f"{discordance:.0%}", *cells])
     return rows
+
+
+def worst() -> list[list[str]]:
+    """The greatest error of a bound over true drops from 0 to all that is discordant."""
+    rows = [["samples", "upper", "upper, Tango's own", "lower", "lower, Tango's own"]]
+    for n in (256, 500, 1024, 2000):
+        truths = [
+            Truth(float(discordance), drop)
+            for discordance in WORST_DISCORDANCES
+            for drop in sorted({0.0, 0.005, 0.01, 0.02, 0.05, float(discordance)})
+            if drop <= discordance
+        ]
+        shares = np.array([_both_errors(truth, n) for truth in truths]).max(axis=0)
+        rows.append([f"{n:,}", *(f"{100 * share:.2f}" for share in shares)])
+    return rows
+
+
+def _both_errors(truth: Truth, n: int) -> list[float]:
+    """Of the upper bound and of the lower one, each with and without the correction."""
+    return [
+        sum(p for a, b, p in truth.enumerated(n) if is_rejected(*side(a, b), corrected=corrected))
+        for side in (
+            lambda a, b: (a, b, n, truth.drop),
+            lambda a, b: (b, a, n, -truth.drop),  # whoever loses where the other gains
+        )
+        for corrected in (True, False)
+    ]
 
 
 def early(draws: int, rng: np.random.Generator) -> list[list[str]]:
