@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,7 @@ class Dispatcher:
         timeout_s: For all jobs of a trial together; None for ever.
         exclusive: Whether builds stand still while a file is timed.
         lock: Held while a file is timed, against the studies of other processes.
+        needed: Metrics without which a trial has failed.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Dispatcher:
         timeout_s: float | None = None,
         exclusive: bool = True,
         lock: TimingLock | None = None,
+        needed: Collection[str] = (),
     ) -> None:
         self.measured_before: MeasuredBefore = lambda sha256: None
         self.controls: list[Control] = []  # of timings since, for the controller to take
@@ -63,6 +65,7 @@ class Dispatcher:
         self._higher_is_better = higher_is_better
         self.timeout_s = timeout_s
         self._exclusive = exclusive
+        self._needed = frozenset(needed)
         self._ids = 0
         self._waiting: deque[tuple[Run, str, tuple[Any, ...]]] = deque()  # for a builder
         self._building: dict[int, Run] = {}  # by job
@@ -214,7 +217,11 @@ class Dispatcher:
 
     def _take_timings(self, run: Run, timings: tuple[Timing, ...]) -> None:
         found = run.measurements(self._score_name, self._higher_is_better, tuple(timings))
-        if wrong := not_finite(found):
+        lacking = sorted(self._needed - {m.metric for m in found})
+        wrong = not_finite(found)
+        if lacking and not wrong:
+            wrong = f"{lacking[0]} was not measured, and the study asks for it"
+        if wrong:
             self._end(run, "failed", f"{MEASURE}: {wrong}")
             return
         self.controls.extend(t.control for t in timings if t.control is not None)

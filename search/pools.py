@@ -124,4 +124,5 @@ def _dispatcher(
         timeout_s=config.limits.timeout,
         exclusive=config.exclusive_latency,
         lock=lock,
+        needed=prepared.goals.names,
     )

@@ -271,6 +271,16 @@ def test_a_metric_that_is_not_finite_fails_the_trial(rig, field, metric, value):
     assert end.outcome.artifact == rig.artifact(1)
 
 
+def test_a_metric_that_the_study_asks_for_and_that_is_missing_fails_the_trial(tmp_path):
+    rig = Rig(tmp_path, needed=["accuracy", "load_ms"])
+    brought_to("score", rig)
+    rig.score()
+    (end,) = rig.time()
+    assert end.outcome.state == "failed"
+    cause = "measure: load_ms was not measured, and the study asks for it"
+    assert end.outcome.cause == cause
+
+
 # Giving up
 
 
