@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from .formats import format_value
 from .knob_importance import Importance
 from .study_report import FrontRow, StudyReport, failed_numbers, optimism_text, state_line
 from .verdicts import PROVEN, VIOLATED
@@ -226,7 +227,9 @@ def _progress(report: StudyReport) -> str:
     title, found = "How the search went", report.progress
     if found is None:
         return _section(title, '<p class="soft">No row is within the limits yet.</p>')
-    reference = ", ".join(f"{name} {value:.4g}" for name, value in found.reference.items())
+    reference = ", ".join(
+        f"{name} {format_value(name, value)}" for name, value in found.reference.items()
+    )
     return _section(
         title,
         '<div class="choices">',

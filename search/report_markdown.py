@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from .formats import format_value
 from .study_report import StudyReport, failed_numbers, optimism_text, state_line
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
@@ -71,7 +72,9 @@ def _progress(report: StudyReport) -> list[str]:
         [str(found.numbers[i]), f"{found.seconds[i]:.0f}", f"{found.hypervolume[i]:.3f}"]
         for i in steps
     ]
-    reference = ", ".join(f"{name} {value:.4g}" for name, value in found.reference.items())
+    reference = ", ".join(
+        f"{name} {format_value(name, value)}" for name, value in found.reference.items()
+    )
     return [
         table(["after trial", "seconds", "hypervolume"], rows),
         escaped(f"Hypervolume as a share, reference point: {reference}."),

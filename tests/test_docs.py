@@ -133,7 +133,9 @@ def test_files_that_the_tree_names_exist():
 def test_links_lead_somewhere():
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+            assert target.startswith("https://") or (page.parent / target).exists(), (
+                f"{page.name}: {target}"
+            )
 
 
 def test_decisions_are_numbered_without_gaps():

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from reported import BASELINE, complete, stored
 
 from benchmarks.storing import OurStudy
 from search.report_html import html_report
 from search.report_markdown import markdown_report
+from search.sample_records import packed
 from search.study_report import DETAIL_VALUES, FRONT_ROWS, optimism_text, study_report
 from storage import Measurement, Outcome
 
@@ -174,3 +176,14 @@ def test_a_big_study_embeds_what_there_is_room_for(tmp_path):
 
 def test_a_report_says_the_same_each_time(mixed):
     assert study_report(mixed) == study_report(mixed)
+
+
+def test_the_optimism_of_picking_comes_from_the_records_of_samples(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = [(rng.random(200) < 0.8).astype(float) for _ in range(5)]
+    rows = [
+        dataclasses.replace(complete(float(found.mean()), 500 + i), records=packed(found))
+        for i, found in enumerate(samples)
+    ]
+    report = study_report(stored(tmp_path, [BASELINE, *rows]))
+    assert 0 < report.optimism < 0.1
