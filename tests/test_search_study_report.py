@@ -163,6 +163,7 @@ def test_a_study_that_lacks_something_says_what(tmp_path, outcomes, state, note)
         assert f"## {title}" in text
 
 
+@pytest.mark.slow
 def test_a_big_study_embeds_what_there_is_room_for(tmp_path):
     study = OurStudy(tmp_path / "big.db", 200)
     study.fill(330)
