@@ -86,7 +86,7 @@ def test_async_keeps_all_workers_busy_and_cannot_be_replayed(store):
     dispatcher = shuffled(store, FormulaBench(), slots=4)
     trials = control(store, dispatcher=dispatcher)
     assert len(trials) == 13
-    assert dispatcher._builders.most == 4
+    assert dispatcher.builders.most == 4
     with pytest.raises(NasliteError, match="ran with `lag: async`"):
         replay("s", store=store.url)
 
@@ -95,7 +95,7 @@ def test_with_lag_1_one_trial_runs_at_a_time(store):
     new_study(store, trials=8, lag=1)
     dispatcher = shuffled(store, FormulaBench(), slots=4)
     control(store, dispatcher=dispatcher)
-    assert dispatcher._builders.most == 1
+    assert dispatcher.builders.most == 1
 
 
 class Listed:

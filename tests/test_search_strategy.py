@@ -154,7 +154,8 @@ def test_what_a_strategy_cannot_take_is_reported_with_all_other_problems(workspa
         )
     assert [str(problem) for problem in caught.value.problems] == [
         "constraints.1: unknown metric 'size_bites'; did you mean 'size_bytes'? known: accuracy,"
-        " accuracy_drop, latency_ms, latency_ratio, macs, parameters, size_bytes",
+        " accuracy_drop, latency_ms, latency_p90_ms, latency_ratio, load_ms, macs, parameters,"
+        " peak_rss_bytes, size_bytes, size_zstd_bytes, throughput_per_s",
         "enqueue.0.distillation.epochs: the value must be one of 0, 1, got 7",
         "strategy: mine.py:Single takes at most 1 objective(s), got 2",
         "strategy: mine.py:Single takes no constraints, got 2",
