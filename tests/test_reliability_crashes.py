@@ -28,8 +28,8 @@ EVENTS = (
     "handle_request",
     "add_request",
 )
-CHAINS = 12  # of crashes of a study that is resumed and crashes again
-EVERY = 12  # of the statements of a life: each such one is the last of another life
+CHAINS = 8  # of crashes of a study that is resumed and crashes again
+EVERY = 24  # of the statements of a life: each such one is the last of another life
 
 
 class Attacked:
