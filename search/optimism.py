@@ -52,9 +52,9 @@ def _records(results: StudyResults) -> list[np.ndarray]:
     study = results.study
     name, higher = study.facts["score_name"], study.facts["higher_is_better"]
     scores = {
-        number: found[0]
-        for number, found in results.store.metrics(study, [name]).items()
-        if number and found[0] is not None
+        number: found[name]
+        for number, found in results.store.facts(study, [name]).items()
+        if number and name in found
     }
     ranked = sorted(scores, key=lambda number: -scores[number] if higher else scores[number])
     found: dict[bytes, np.ndarray] = {}

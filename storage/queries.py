@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Select, Text, case, cast, func, select, union
+from sqlalchemy import Connection, Row, Select, Text, cast, func, select, union
 
 from . import schema
 from .records import (
@@ -113,31 +113,6 @@ def trials(
         )
         for row in connection.execute(which.rows(schema.trials)).all()
     ]
-
-
-def metrics(
-    connection: Connection, study_id: int, names: Sequence[str]
-) -> dict[int, tuple[float | None, ...]]:
-    """These metrics of the complete trials, by number; None where a trial has not got one."""
-    if not names:
-        return {}
-    table, trials = schema.measurements, schema.trials
-    complete = set(
-        connection.scalars(
-            select(trials.c.number).where(
-                trials.c.study_id == study_id, trials.c.state == "complete"
-            )
-        )
-    )
-    values = [func.max(case((table.c.metric == name, table.c.value))) for name in names]
-    rows = connection.execute(
-        select(table.c.number, *values)
-        .where(table.c.study_id == study_id)
-        .group_by(table.c.number)
-        .order_by(table.c.number)
-    )
-    found = {row[0]: tuple(row[1:]) for row in rows.all() if row[0] in complete}
-    return {number: row for number, row in found.items() if any(v is not None for v in row)}
 
 
 def facts(

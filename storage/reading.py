@@ -107,13 +107,6 @@ class StoreReader:
             lambda c: queries.trials(c, study.id, since=since, stages=stages, numbers=numbers)
         )
 
-    def metrics(self, study: Study, names: Sequence[str]) -> dict[int, tuple[float | None, ...]]:
-        """These metrics of the complete trials, by number: all that ranking needs, and fast.
-
-        A trial that has not got a metric has None in its place.
-        """
-        return self._transactions.read(lambda c: queries.metrics(c, study.id, names))
-
     def facts(
         self, study: Study, metrics: Sequence[str], knobs: Sequence[str] = ()
     ) -> dict[int, dict[str, Any]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from .lease import new_owner
-from .records import Outcome
 from .store import Store
 from .testing_samples import COMPLETE, new_study, outcome_of, propose, stored_artifact
 
@@ -80,23 +79,6 @@ class ReadingContract:
         study = store.create_study(new_study("s"), new_owner())
 
         assert store.trials(study, numbers=range(100_000)) == []
-
-    def test_metrics_are_those_of_complete_trials(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        other = store.create_study(new_study("other"), owner)
-        for number, state in enumerate(("complete", "stopped", "complete", "")):
-            for one in (study, other):
-                propose(store, one, owner, number)
-                if state:
-                    store.finish(one, owner, number, replace(COMPLETE, state=state))
-        store.propose(study, owner, 4, {}, "key")
-        store.finish(study, owner, 4, Outcome("complete"))
-        expected = 3e9, 0.1 + 0.2, None
-
-        names = ["size_bytes", "accuracy", "unknown"]
-        assert store.metrics(study, names) == {0: expected, 2: expected}
-        assert store.metrics(study, []) == {}
 
     def test_facts_are_what_a_query_needs_of_complete_trials(self, store: Store) -> None:
         owner = new_owner()
