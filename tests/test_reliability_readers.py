@@ -13,6 +13,7 @@ from storage import Store
 
 READERS = 10
 STUDIES = 9  # one after the other, so that the readers meet some that run
+METRICS = 8  # of a whole trial
 
 # Polls until it is told to end; prints how often it read, and whatever it must not see.
 READER = """
@@ -20,7 +21,7 @@ import json, sys, threading
 from search.report import as_json
 from search.results import StudyResults
 from storage import Store
-url, ended, reads, wrong = sys.argv[1], threading.Event(), 0, []
+url, whole, ended, reads, wrong = sys.argv[1], int(sys.argv[2]), threading.Event(), 0, []
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
 print("ready", flush=True)
 while not ended.wait(0.05 if reads else 0):
@@ -33,11 +34,11 @@ while not ended.wait(0.05 if reads else 0):
         results = StudyResults(store, name)
         best = results.best()
         as_json([row.to_json() for row in best])
-        wrong += [r.number for r in best if len(r.trial.measurements) != 7 or not r.trial.artifact]
+        complete = [r for r in results.rows() if r.trial.state == "complete"]
         wrong += [
             r.number
-            for r in results.rows()
-            if r.trial.state == "complete" and len(r.trial.measurements) != 7
+            for r in (*best, *complete)
+            if len(r.trial.measurements) != whole or not r.trial.artifact
         ]
     finally:
         reads += 1
@@ -55,7 +56,7 @@ def test_ten_readers_beside_a_study_see_no_error_and_no_half_trial(tmp_path):
     program = f"import sys; sys.path[:] = {sys.path!r}\n{READER}"
     readers = [
         subprocess.Popen(
-            [sys.executable, "-c", program, url],
+            [sys.executable, "-c", program, url, str(METRICS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -69,6 +70,7 @@ def test_ten_readers_beside_a_study_see_no_error_and_no_half_trial(tmp_path):
     trials = [trial for name in ("s", *names) for trial in control(store, name)]
     told = [reader.communicate("") for reader in readers]
     assert Counter(trial.state for trial in trials) == {"complete": 20 * (1 + STUDIES)}
+    assert {len(trial.measurements) for trial in trials} == {METRICS}
     assert [err for _, err in told if err] == []
     answers = [json.loads(out) for out, _ in told]
     assert all(answer["reads"] >= 2 for answer in answers)
