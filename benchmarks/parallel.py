@@ -13,10 +13,10 @@ CONFIG: dict[str, Any] = {
     "objectives": {"accuracy": "maximize", "size_bytes": "minimize"},
     "pipeline": [
         {"structured_pruning": {"ratio": {"low": 0.1, "high": 0.4, "step": 0.1}}},
-        {"distillation": {"epochs": [20, 22], "lr": 0.004}},
+        {"distillation": {"epochs": [60, 62], "lr": 0.004}},
     ],
     "strategy": "random",
-    "budget": {"trials": 8},
+    "budget": {"trials": 10},
     "threads": 1,
     "lag": 4,
 }

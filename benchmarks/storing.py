@@ -46,6 +46,8 @@ CONFIG: dict[str, Any] = {
     "folder": ".",
     "task": "none.py:None",
 }
+IN_A_ROW = 4
+Action = Callable[[], object]
 FACTS = {"score_name": "accuracy", "higher_is_better": True, "threads": 1, "versions": {}}
 
 
@@ -192,15 +194,11 @@ def _storing(
     return rows
 
 
-def _by_turns(
-    first: Callable[[], object],
-    second: Callable[[], object],
-    rounds: int,
-    between: Callable[[], object],
-) -> tuple[float, float]:
-    """Medians in ms of two functions that are called by turns; the first calls do not count.
+def _by_turns(first: Action, second: Action, rounds: int, between: Action) -> tuple[float, float]:
+    """Medians in ms of two functions that are called by turns, so often in a row that what the
+    other one left in the processor's caches matters little; the first turn does not count.
 
-    As in `timeit` no garbage is collected meanwhile. `between` is called after each turn.
+    As in `timeit` no garbage is collected meanwhile. `between` is called after each `first`.
     """
     times: tuple[list[float], list[float]] = ([], [])
     gc.collect()
@@ -208,11 +206,13 @@ def _by_turns(
     try:
         for turn in range(rounds + 1):
             for which, function in enumerate((first, second)):
-                began = time.perf_counter()
-                function()
-                if turn:
-                    times[which].append(1000 * (time.perf_counter() - began))
-            between()
+                for _ in range(IN_A_ROW):
+                    began = time.perf_counter()
+                    function()
+                    if turn:
+                        times[which].append(1000 * (time.perf_counter() - began))
+                    if function is first:
+                        between()
     finally:
         gc.enable()
     return statistics.median(times[0]), statistics.median(times[1])
