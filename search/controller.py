@@ -21,7 +21,7 @@ from .interrupts import Interrupts
 from .observer import Observer
 from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
-from .sessions import store_session
+from .sessions import StoredSession
 from .spending import Spending
 from .trial_run import Baseline, TrialEnd, with_outcome
 
@@ -108,10 +108,8 @@ class Controller:
         """
         state, cause = "failed", ""
         try:
-            with (
-                self._interrupts.deferred(self.store.hurry),
-                heartbeat(self.store, self.study, self.owner),
-            ):
+            hurried = self._interrupts.deferred(self.store.hurry)
+            with hurried, heartbeat(self.store, self.study, self.owner):
                 self.observer.started(self.study, self.trials)
                 state, cause = self._searched()
             if state == "interrupted":
@@ -131,8 +129,9 @@ class Controller:
 
     def _searched(self) -> tuple[str, str]:
         """Search, then audit the front, until nobody asks for more; returns as `_loop` does."""
+        session = StoredSession(self.store, self.study, self.owner, len(self.trials))
         while True:
-            state, cause = self._loop()
+            state, cause = self._loop(session)
             if state == "interrupted" or self._is_hurried:
                 return state, cause
             with self._spending.standing():
@@ -150,7 +149,7 @@ class Controller:
         self._has_more |= bool(asked.extensions or asked.enqueued)
         return self._interrupts.pending or self._is_hurried or self._has_more
 
-    def _loop(self) -> tuple[str, str]:
+    def _loop(self, session: StoredSession) -> tuple[str, str]:
         """Returns the state in which the study ends, and why."""
         stopping: tuple[str, str] | None = None
         deadline = float("inf")
@@ -177,7 +176,7 @@ class Controller:
                 return stopping
             for end in self._dispatcher.wait(TICK_S):
                 self._take(end)
-            store_session(self.store, self.study, self.owner, self._dispatcher, len(self.trials))
+            session.note(self._dispatcher)
 
     def _advance(self) -> tuple[str, str] | None:
         """Start what is stored, and propose more, while there is room.

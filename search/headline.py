@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from storage import Measurement
+from storage import Measurement, Study
 
 from .expressions import Comparison
 from .goals import Goals
@@ -17,6 +18,12 @@ from .results import Row, StudyResults
 from .verdicts import FASTER, PROVEN, SLOWER, speed, verdict
 
 TIMES, MINUS = "×", "−"
+# Words in the names of scores that are shares of 1; others, such as a Spearman correlation or a
+# loss below 1, are not counted in points.
+SHARES = {
+    *("accuracy", "acc", "top1", "top5", "precision", "recall", "f1", "auc", "auroc", "map"),
+    *("iou", "miou", "dice", "share"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +87,8 @@ def headline(results: StudyResults, front: Sequence[Row]) -> Headline | None:
     if not row.number:
         return Headline(0, ("nothing beats the uncompressed model within the limits",), rule)
     found, base = by_metric(row), by_metric(baseline)
-    score = results.study.facts["score_name"]
-    parts = [_size(found, base), _speed(found), _quality(results.goals, found, score)]
+    quality = _quality(results.study, results.goals, found, base)
+    parts = [_size(found, base), _speed(found), quality]
     return Headline(row.number, tuple(part for part in parts if part), rule)
 
 
@@ -127,32 +134,48 @@ def _interval(low: float | None, high: float | None) -> str:
     return f" [{texts[0]}, {texts[1]}]"
 
 
-def _quality(goals: Goals, found: Mapping[str, Measurement], score: str) -> str:
+def _quality(
+    study: Study, goals: Goals, found: Mapping[str, Measurement], base: Mapping[str, Measurement]
+) -> str:
     """The change of the score, in points if it is a share, and what is known of its limit."""
+    score = study.facts["score_name"]
     loss = found.get(drop_name(score))
-    if loss is None:
+    if loss is None or score not in base:
         return ""
-    is_share = 0 <= found[score].value <= 1 and 0 <= found[score].value + loss.value <= 1
-    scale = 100.0 if is_share else 1.0
-    unit = "points" if is_share else score
-    change = -scale * loss.value
-    sign = MINUS if change < 0 else "+" if change else "±"
+    scale, unit = (100.0, "points") if is_share(score, base[score].value) else (1.0, score)
+    sign = -scale if study.facts["higher_is_better"] else scale  # a loss raises a perplexity
     limits = [c for c in goals.constraints if c.name == loss.metric]
-    return f"{sign}{abs(change):.3g} {unit}{_limits(limits, loss, scale)}"
+    known = _limits(limits, loss, scale) or _changes(loss, sign)
+    return f"{_signed(sign * loss.value)} {unit}{known}"
+
+
+def is_share(score_name: str, value: float) -> bool:
+    """Whether a score is a share of 1 by its name, so that 0.01 of it is a point."""
+    words = set(re.split(r"[^a-z0-9]+", score_name.lower()))
+    return bool(words & SHARES) and 0 <= value <= 1
 
 
 def _limits(limits: Sequence[Comparison], loss: Measurement, scale: float) -> str:
-    if limits:
-        signs = {"<=": "≤", ">=": "≥"}
-        said = [
-            f"{verdict(c, loss)} {signs.get(c.op, c.op)} {scale * float(c.literal):.3g}"
-            for c in limits
-        ]
-        return f" [{', '.join(said)}]"
+    if not limits:
+        return ""
+    signs = {"<=": "≤", ">=": "≥"}
+    said = [
+        f"{verdict(c, loss)} {signs.get(c.op, c.op)} {scale * float(c.literal):.3g}"
+        for c in limits
+    ]
+    return f" [{', '.join(said)}]"
+
+
+def _changes(loss: Measurement, sign: float) -> str:
     if loss.low is None or loss.high is None:
         return ""
-    low, high = -scale * loss.high, -scale * loss.low
-    return f" [{low:+.3g}, {high:+.3g}]".replace("-", MINUS)
+    low, high = sorted((sign * loss.low, sign * loss.high))
+    return f" [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(change: float) -> str:
+    sign = MINUS if change < 0 else "+" if change else "±"
+    return f"{sign}{abs(change):.3g}"
 
 
 def digits(value: float, count: int = 2) -> str:

@@ -83,9 +83,8 @@ def searched_seconds(trials: Sequence[Trial], sessions: Sequence[Session]) -> tu
     begins = [session.began_at for session in sessions]
     if not begins or any(end is None for end in ends):
         return tuple(np.cumsum([trial.seconds for trial in trials]).tolist())
-    # A session is noted when its first timing process begins, a little after its first trial did.
     found, spent, position = [], 0.0, 0
-    start = min(begins[0], min(trial.created_at or begins[0] for trial in trials))
+    start = begins[0]
     last = start
     for end in ends:
         assert end is not None

@@ -145,6 +145,10 @@ METRICS: dict[str, Callable[[Facts], list[Measurement]]] = {
 PER_BATCH_SIZE = ("latency_ms", "latency_p90_ms", "latency_ratio", "throughput_per_s")
 
 
+# Counted on the file, not measured: their values have no interval and need none.
+EXACT = frozenset({"size_bytes", "size_zstd_bytes", "parameters", "macs"})
+
+
 def score_drop(baseline: float, score: float, higher_is_better: bool) -> float:
     """What was lost of a score: > 0 is worse."""
     loss = baseline - score if higher_is_better else score - baseline

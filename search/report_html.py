@@ -311,7 +311,7 @@ def _failures(report: StudyReport) -> str:
     rows = [
         [
             str(len(found.numbers)),
-            escape(found.cause),
+            escape(found.text),
             escape(found.state),
             " ".join(
                 _button(number) if number in detailed else f"#{number}"

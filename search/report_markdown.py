@@ -110,7 +110,7 @@ def _failures(report: StudyReport) -> list[str]:
         return ["None: every trial that ended became a row."]
     rows = [
         [
-            *(str(len(found.numbers)), found.state, found.cause),
+            *(str(len(found.numbers)), found.state, found.text),
             ", ".join(map(str, found.numbers[:8])) + failed_numbers(found, 8),
         ]
         for found in report.failures

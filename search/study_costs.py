@@ -8,27 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage import Study
+from storage import Study, Trial
 from storage.records import Session
 
+from .causes import Cause, causes
 from .results import Row
 
-CAUSES = 30  # that are listed
-_NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Trials that ended in the same state for the same reason, numbers in the cause aside.
-
-    Args:
-        cause: Of the first of them.
-        numbers: The trials.
-    """
-
-    state: str
-    cause: str
-    numbers: tuple[int, ...]
+CONTROLS = 3  # of a session that are written out
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +36,27 @@ class StageCost:
     saved: float | None
 
 
-def failures(rows: Iterable[Row]) -> list[Failure]:
-    """The trials that did not become rows, the most frequent cause first, at most CAUSES."""
-    groups: dict[tuple[str, str], tuple[str, list[int]]] = {}
-    for row in rows:
-        trial = row.trial
-        if trial.state in ("failed", "refused", "stopped"):
-            kind = trial.state, _NUMBER.sub("0", trial.cause)
-            groups.setdefault(kind, (trial.cause, []))[1].append(trial.number)
-    found = [Failure(s, cause, tuple(numbers)) for (s, _), (cause, numbers) in groups.items()]
-    return sorted(found, key=lambda f: (-len(f.numbers), f.numbers))[:CAUSES]
+def failures(rows: Iterable[Row]) -> list[Cause]:
+    """The trials that ended without becoming rows, the most frequent cause first."""
+    states = ("failed", "refused", "stopped")
+    return causes(row.trial for row in rows if row.trial.state in states)
 
 
 def stage_costs(rows: Iterable[Row]) -> list[StageCost]:
     """The cost of each stage in the order in which trials go through them, and at last that of
-    scoring and timing."""
+    scoring and timing. Trials that were answered from known facts went through none."""
     counts: dict[str, list[float]] = {}
     rest = {"computed": 0, "seconds": 0.0}
     # The trial with the most stages first: it has them in their order.
-    for row in sorted(rows, key=lambda row: -len(row.trial.stages)):
+    went = [row for row in rows if not _is_known(row.trial)]
+    for row in sorted(went, key=lambda row: -len(row.trial.stages)):
         spent = 0.0
         for stage in row.trial.stages:
             computed, cached, seconds, cost = counts.setdefault(stage.name, [0, 0, 0.0, 0.0])
             here = [computed + (not stage.cached), cached + stage.cached, seconds + stage.seconds]
             counts[stage.name] = [*here, cost + (0.0 if stage.cached else stage.seconds)]
             spent += stage.seconds
-        if row.trial.stages and row.trial.state == "complete":
+        if row.trial.stages and row.trial.state == "complete" and row.trial.reused_from is None:
             rest["computed"] += 1
             rest["seconds"] += max(0.0, row.trial.seconds - spent)
     found = [
@@ -87,6 +68,11 @@ def stage_costs(rows: Iterable[Row]) -> list[StageCost]:
             StageCost("scoring, timing, waiting", int(rest["computed"]), 0, rest["seconds"], 0.0)
         )
     return found
+
+
+def _is_known(trial: Trial) -> bool:
+    """Whether a trial took all over: its stages are those of the trial it was taken from."""
+    return trial.reused_from is not None and not trial.seconds
 
 
 def _saved(computed: float, cached: float, cost: float) -> float | None:
@@ -115,49 +101,27 @@ def environment(study: Study) -> list[tuple[str, str]]:
 
 
 def session_lines(sessions: Sequence[Session]) -> list[tuple[str, ...]]:
-    """When, from which trial on, CPU, load, control per batch size, noise floor."""
+    """From which trial on, CPU, load, A/A controls of the timings, noise floor."""
     return [
         (
             str(session.number),
             str(session.facts.get("cpu", "")),
-            _load(session.facts.get("load")),
-            "; ".join(_control(control) for control in _controls(session.facts)),
-            "; ".join(_floor(session.facts)),
+            *_controls(session.facts.get("controls", [])),
         )
         for session in sessions
     ]
 
 
-def _load(load: Any) -> str:
-    if isinstance(load, (list, tuple)):
-        return ", ".join(_load(part) for part in load)
-    return f"{load:.2f}" if isinstance(load, (int, float)) else ""
-
-
-def _controls(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = facts.get("controls") or facts.get("control") or []
-    return [found] if isinstance(found, Mapping) else list(found)
-
-
-def _control(control: Mapping[str, Any]) -> str:
-    said = f"batch {control.get('batch_size', '?')}: {float(control.get('ratio', 1)):.3f}"
-    low, high = control.get("low"), control.get("high")
-    return said if low is None or high is None else f"{said} [{low:.3f}, {high:.3f}]"
-
-
-def _floor(facts: Mapping[str, Any]) -> list[str]:
-    """How far a control's interval reaches from 1: differences below it cannot be told."""
-    stored = facts.get("noise_floor")
-    if isinstance(stored, Mapping):
-        return [f"batch {size}: {100 * float(floor):.2g} %" for size, floor in stored.items()]
-    if isinstance(stored, (int, float)):
-        return [f"{100 * stored:.2g} %"]
-    return [
-        f"batch {c.get('batch_size', '?')}:"
-        f" {100 * max(abs(1 - float(c['low'])), abs(float(c['high']) - 1)):.2g} %"
-        for c in _controls(facts)
-        if c.get("low") is not None and c.get("high") is not None
-    ]
+def _controls(controls: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """The load, the ratios and the noise floor of what `dataclasses.asdict` makes of controls."""
+    if not controls:
+        return "", "", ""
+    loads = [f"{load:.2f}" for load in sorted({float(c["load"]) for c in controls})]
+    load = loads[0] if loads[0] == loads[-1] else f"{loads[0]} to {loads[-1]}"
+    ratios = [f"{c['ratio']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in controls[:CONTROLS]]
+    rest = len(controls) - CONTROLS
+    more = f"; and {rest} more" if rest > 0 else ""
+    return load, "; ".join(ratios) + more, f"{100 * max(c['noise_floor'] for c in controls):.2g} %"
 
 
 def config_text(study: Study) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from storage.database import files_folder
 
+from .causes import Cause
 from .headline import Headline, by_metric, headline
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
@@ -17,7 +18,6 @@ from .redaction import mapped, redactor
 from .report_figures import Lines, Points, is_audit, label, lines, points
 from .results import Row, StudyResults
 from .study_costs import (
-    Failure,
     StageCost,
     config_text,
     environment,
@@ -29,6 +29,7 @@ from .trial_detail import Detail, detail, measured
 
 FRONT_ROWS = 200  # of the table
 LATEST = 100  # trials that have details although they are not on the front
+CAUSES = 30  # of failures, the most frequent
 DETAIL_VALUES = 60_000  # knobs of all details together; 1 MB or so
 
 
@@ -72,7 +73,7 @@ class StudyReport:
     progress: Progress | None
     lines: Lines | None
     importance: tuple[Importance, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[Cause, ...]
     stages: tuple[StageCost, ...]
     environment: tuple[tuple[str, str], ...]
     sessions: tuple[tuple[str, ...], ...]
@@ -105,7 +106,7 @@ def study_report(results: StudyResults) -> StudyReport:
         progress=progress(results.goals, rows, sessions),
         lines=lines(results, rows, found),
         importance=tuple(found),
-        failures=tuple(failures(rows)),
+        failures=tuple(failures(rows)[:CAUSES]),
         stages=tuple(stage_costs(rows)),
         environment=tuple(environment(study)),
         sessions=tuple(session_lines(sessions)),
@@ -137,6 +138,9 @@ def _notes(results: StudyResults, rows: Sequence[Row], front: Sequence[Row]) -> 
         found.append("No row is within the limits; the front shows the least violation.")
     if len(front) > FRONT_ROWS:
         found.append(f"The table shows {FRONT_ROWS} of the {len(front)} rows of the front.")
+    reasons = len(failures(rows))
+    if reasons > CAUSES:
+        found.append(f"The table of failures shows {CAUSES} of {reasons} causes.")
     return found
 
 
@@ -187,7 +191,7 @@ def optimism_text(report: StudyReport) -> str:
     return text
 
 
-def failed_numbers(found: Failure, shown: int) -> str:
+def failed_numbers(found: Cause, shown: int) -> str:
     """How many trials of a cause are not listed."""
     rest = len(found.numbers) - shown
     return f" and {rest} more" if rest > 0 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from storage import Measurement
 
 from .expressions import Comparison, violation
+from .metrics import EXACT
 
 PROVEN, NOT_PROVEN, VIOLATED = "proven", "not proven", "violated"
 FASTER, SLOWER, UNDECIDED = "faster", "slower", "no difference shown"
@@ -16,8 +17,8 @@ def verdict(constraint: Comparison, measured: Measurement) -> str:
     if violation(constraint, measured.value):
         return VIOLATED
     far = measured.high if constraint.op in ("<=", "<") else measured.low
-    if far is None:  # a count is exact; a score without an interval proves nothing
-        return PROVEN if measured.n is None else NOT_PROVEN
+    if far is None:  # what varies from one measurement to the next proves nothing without one
+        return PROVEN if measured.metric in EXACT else NOT_PROVEN
     return NOT_PROVEN if violation(constraint, far) else PROVEN
 
 

@@ -78,6 +78,9 @@ def _known(
         return None
     outcome = taken_over(trial, study.name)
     if trial.state == "complete":
+        lacking = set(prepared.goals.names) - {m.metric for m in outcome.measurements}
+        if lacking:  # of before it was measured: the candidate is evaluated
+            return None
         outcome = replace(outcome, records=store.records(study, trial.number))
     return Known(candidate_key(candidate), outcome)
 

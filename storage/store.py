@@ -298,13 +298,18 @@ class Store(SharedStore):
         self._event("audit", study, owner, work)
 
     def add_session(self, study: Study, owner: str, number: int, facts: Mapping[str, Any]) -> None:
-        """Store on what machine, and with what control of timings, the study is run from now on.
+        """Store that a controller runs the study from now on, and on what machine.
 
         Args:
             number: Of the next trial to be proposed.
         """
         work = partial(writing.insert_session, study=study, number=number, facts=facts)
         self._event("add_session", study, owner, work)
+
+    def update_session(self, study: Study, owner: str, facts: Mapping[str, Any]) -> None:
+        """Replace the facts of the session that was added last."""
+        work = partial(writing.update_session, study=study, facts=facts)
+        self._event("update_session", study, owner, work)
 
     def _event(
         self,

@@ -216,6 +216,8 @@ def script(store: Store, folder: Path) -> Iterator[Step]:
     memo = {"memo": {"a": 1}, "study_memo": {"b": 2}}
     yield lambda: store.propose(study, first, 0, CANDIDATE, "c", origin="baseline", **memo)
     yield lambda: store.renew(study, first)
+    yield lambda: store.add_session(study, first, 1, {"cpu": "x"})
+    yield lambda: store.update_session(study, first, {"cpu": "x", "controls": [{"ratio": 1.0}]})
     yield lambda: store.finish(study, first, 0, complete, spent=1.5)
     yield lambda: store.add_request(study, "extend", {"trials": 9})
     yield lambda: store.add_request(study, "enqueue", {"candidates": [CANDIDATE]})
@@ -247,12 +249,13 @@ def seen(store: Store) -> dict[str, Any]:
             store.known(summary.study),
             [(request.kind, request.payload) for request in store.requests(summary.study)],
             store.extensions(summary.study),
+            [_timeless(session) for session in store.sessions(summary.study)],
         )
         for summary in store.studies()
     }
 
 
 def _timeless(record: Any, *others: str) -> Any:
-    times = ("claimed_at", "lease_until", "created_at", "updated_at", "finished_at")
+    times = "claimed_at", "lease_until", "created_at", "updated_at", "finished_at", "began_at"
     gone = {name: None for name in (*times, *others) if hasattr(record, name)}
     return replace(record, **gone)

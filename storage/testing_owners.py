@@ -178,6 +178,8 @@ class OwnerContract:
             lambda: store.set_budget(study, owner, 99, None),
             lambda: store.release(study, owner, "finished"),
             lambda: store.renew(study, owner),
+            lambda: store.add_session(study, owner, 2, {}),
+            lambda: store.update_session(study, owner, {}),
             lambda: store.handle_request(study, owner, request),
             lambda: store.extend(study, owner, request, 99, None, 2),
             lambda: store.enqueue(study, owner, request, [(2, {}, "key")]),

@@ -195,6 +195,13 @@ def insert_session(
     connection.execute(insert(schema.sessions).values(row))
 
 
+def update_session(connection: Connection, study: Study, facts: Mapping[str, Any]) -> None:
+    """Replace the facts of the study's last session."""
+    table = schema.sessions
+    last = select(func.max(table.c.id)).where(table.c.study_id == study.id).scalar_subquery()
+    connection.execute(update(table).where(table.c.id == last).values(facts=dict(facts)))
+
+
 def requeue_running(connection: Connection, study: Study) -> None:
     """What ran when its study was given up waits to be begun again."""
     table = schema.trials

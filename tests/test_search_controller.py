@@ -7,11 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from doubles import SPACE, FormulaBench, control, new_study, table
 
+from search.environment import cpu_facts
 from search.errors import BaselineFailed, NasliteError
+from search.hypervolume import searched_seconds
+from search.jobs import Control
 from search.observer import Observer
 from storage import Store, StoreError, StudyBusy
 from storage.lease import new_owner
@@ -263,6 +267,40 @@ def test_minutes_are_spent_over_all_sessions(store):
     store.release(study, owner, "interrupted")
     assert len(control(store)) == 1
     assert "minutes are used up" in store.study("s").cause
+
+
+class Controlled(FormulaBench):
+    """Its second timing comes from a new process, with a control of its own."""
+
+    def time(self, path, baseline, seed, *, progress):
+        (timing,) = super().time(path, baseline, seed, progress=progress)
+        known = {1: Control(1.01, 0.99, 1.02, 20, 0.01, 0.5), 2: Control(1, 0.9, 1.1, 20, 0.1, 2)}
+        return (replace(timing, control=known.get(len(self.measured))),)
+
+
+def test_a_session_is_stored_when_it_begins_and_its_controls_as_they_come(store):
+    study = new_study(store, trials=3)
+    control(store, bench=Controlled())
+    (session,) = store.sessions(study)
+    assert session.number == 0
+    assert session.facts["cpu"] == cpu_facts()["cpu"]
+    assert [c["noise_floor"] for c in session.facts["controls"]] == [0.01, 0.1]
+    trials = store.trials(study)
+    assert session.began_at <= min(trial.created_at for trial in trials)
+
+    owner = new_owner()
+    store.claim(study, owner)
+    store.set_budget(study, owner, 5, None, 4)
+    store.release(study, owner, "interrupted")
+    control(store)
+    first, second = store.sessions(study)
+    assert first == session
+    assert (second.number, "controls" in second.facts) == (4, False)
+    spent = searched_seconds(store.trials(study), [first, second])
+    pause = second.began_at - trials[-1].finished_at
+    assert spent[-1] == pytest.approx(
+        store.trials(study)[-1].finished_at - first.began_at - pause, abs=1e-3
+    )
 
 
 def test_a_controller_that_lost_its_study_stops_and_writes_nothing(store):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from reported import BASELINE, complete, stored
 
-from search.headline import digits, headline
-from storage import Outcome
+from search.headline import digits, headline, is_share
+from storage import Measurement, Outcome
 
 THREE = {"accuracy": "maximize", "size_bytes": "minimize", "latency_ratio": "minimize"}
 
@@ -49,9 +49,62 @@ def test_what_is_worse_is_said(tmp_path):
     assert found.phrases[2] == "+5 points [+3, +7]"
 
 
-def test_a_score_that_is_no_share_is_not_called_points(tmp_path):
-    row = complete(-3.0, 500, baseline=-2.0)
-    assert said(tmp_path, row, constraints=[]).phrases[-1] == "−1 accuracy"
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("accuracy", 0.9, True),
+        ("top5_accuracy", 1.0, True),
+        ("macro-F1", 0.5, True),
+        ("accuracy", 91.5, False),
+        ("spearman", 0.82, False),
+        ("log_loss", 0.4, False),
+        ("mapping", 0.4, False),
+    ],
+)
+def test_only_shares_of_one_are_counted_in_points(name, value, expected):
+    assert is_share(name, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "bounds", "expected"),
+    [
+        (1.5, (1.25, 1.75), "+1.5 perplexity [+1.25, +1.75]"),
+        (-0.5, (-0.75, 0.25), "−0.5 perplexity [−0.75, +0.25]"),
+    ],
+)
+def test_a_loss_of_a_score_that_should_be_low_raises_it(tmp_path, loss, bounds, expected):
+    facts = {"score_name": "perplexity", "higher_is_better": False}
+    rows = [
+        scored("perplexity", 20.0, 0.0, (0.0, 0.0), 1000),
+        scored("perplexity", 20.0 + loss, loss, bounds, 500),
+    ]
+    config = {"objectives": {"size_bytes": "minimize"}, "constraints": []}
+    results = stored(tmp_path, rows, facts=facts, **config)
+    assert headline(results, results.front()).phrases == ("2.0× smaller", expected)
+
+
+def test_a_limit_on_such_a_loss_is_not_turned_round(tmp_path):
+    facts = {"score_name": "log_loss", "higher_is_better": False}
+    rows = [
+        scored("log_loss", 0.5, 0.0, (0.0, 0.0), 1000),
+        scored("log_loss", 0.75, 0.25, (0.2, 0.29), 500),
+    ]
+    config = {"objectives": {"size_bytes": "minimize"}, "constraints": ["log_loss_drop <= 0.3"]}
+    results = stored(tmp_path, rows, facts=facts, **config)
+    said_last = headline(results, results.front()).phrases[-1]
+    assert said_last == "+0.25 log_loss [proven ≤ 0.3]"
+
+
+def scored(name, value, loss, bounds, size):
+    """A trial of which only the score, its drop and the size are known."""
+    return Outcome(
+        "complete",
+        measurements=(
+            Measurement(name, value, "", n=400),
+            Measurement(f"{name}_drop", loss, "", *bounds, 400, level=0.9),
+            Measurement("size_bytes", size, "B"),
+        ),
+    )
 
 
 def test_a_proven_row_goes_before_a_cheaper_one(tmp_path):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from search.jobs import Control
 from search.results import Row
-from search.study_costs import CAUSES, failures, session_lines, stage_costs
+from search.study_costs import failures, session_lines, stage_costs
 from storage import StageRun, Trial
 from storage.records import Session
 
 
-def row(number, state="complete", cause="", stages=(), seconds=0.0):
-    trial = Trial(number, state, {}, cause=cause, stages=tuple(stages), seconds=seconds)
+def row(number, state="complete", cause="", stages=(), seconds=0.0, **other):
+    trial = Trial(number, state, {}, cause=cause, stages=tuple(stages), seconds=seconds, **other)
     return Row(trial, {}, {}, on_front=False)
 
 
@@ -25,18 +28,11 @@ def test_causes_that_differ_in_numbers_are_one():
         row(5, "running"),
     ]
     found = failures(rows)
-    assert [(f.state, f.cause, f.numbers) for f in found] == [
+    assert [(f.state, f.text, f.numbers) for f in found] == [
         ("failed", "loss is nan at step 17", (1, 3)),
         ("refused", "nothing to prune", (2,)),
         ("stopped", "loss is nan at step 17", (4,)),
     ]
-
-
-def test_the_most_frequent_causes_are_listed():
-    rows = [row(i, "failed", "x" * (1 + i % (CAUSES + 5))) for i in range(100)]
-    found = failures(rows)
-    assert len(found) == CAUSES
-    assert [len(f.numbers) for f in found] == sorted((len(f.numbers) for f in found), reverse=True)
 
 
 def test_the_cache_saved_the_mean_of_what_was_computed():
@@ -59,12 +55,29 @@ def test_a_stage_that_was_never_computed_has_no_estimate():
     assert found.saved is None
 
 
-def test_a_session_shows_its_control_and_its_noise_floor():
-    control = {"batch_size": 32, "ratio": 1.001, "low": 0.98, "high": 1.015}
-    facts = {"cpu": "fast", "load": [0.5, 1.25], "controls": [control]}
-    assert session_lines([Session(0.0, 7, facts)]) == [
-        ("7", "fast", "0.50, 1.25", "batch 32: 1.001 [0.980, 1.015]", "batch 32: 2 %")
+def test_trials_that_took_all_over_cost_nothing_and_saved_nothing():
+    rows = [
+        row(1, stages=[stage("prune", 10)], seconds=12),
+        row(2, stages=[stage("prune", 0, cached=True)], seconds=0, reused_from=1),
+        row(3, stages=[stage("prune", 4)], seconds=5, reused_from=1),  # the same bytes
     ]
-    facts["noise_floor"] = {"32": 0.031}
-    assert session_lines([Session(0.0, 7, facts)])[0][-1] == "batch 32: 3.1 %"
+    prune, rest = stage_costs(rows)
+    assert (prune.computed, prune.cached, prune.seconds, prune.saved) == (2, 0, 14.0, 0.0)
+    assert (rest.computed, rest.seconds) == (1, 2.0)
+
+
+def control(ratio, floor, load):
+    return asdict(Control(ratio, ratio - 0.02, ratio + 0.02, 30, floor, load))
+
+
+def test_a_session_shows_its_controls_and_its_noise_floor():
+    facts = {"cpu": "fast", "controls": [control(1.001, 0.021, 0.5)]}
+    assert session_lines([Session(0.0, 7, facts)]) == [
+        ("7", "fast", "0.50", "1.001 [0.981, 1.021]", "2.1 %")
+    ]
+    facts["controls"] += [control(1.0, 0.02, 1.25)] * 4
+    shown = "1.001 [0.981, 1.021]; 1.000 [0.980, 1.020]; 1.000 [0.980, 1.020]; and 2 more"
+    assert session_lines([Session(0.0, 7, facts)]) == [
+        ("7", "fast", "0.50 to 1.25", shown, "2.1 %")
+    ]
     assert session_lines([Session(0.0, 7, {})]) == [("7", "", "", "", "")]

@@ -9,6 +9,7 @@ import pytest
 from reported import BASELINE, complete, stored
 
 from benchmarks.storing import OurStudy
+from search.jobs import Control
 from search.report_html import html_report
 from search.report_markdown import markdown_report
 from search.sample_records import packed
@@ -37,7 +38,7 @@ def mixed(tmp_path):
         *(complete(0.8 - 0.01 * i, 600 + i, (0.7, 0.6, 0.8)) for i in range(8)),
         None,
     ]
-    control = {"batch_size": 1, "ratio": 1.0, "low": 0.98, "high": 1.03}
+    control = dataclasses.asdict(Control(1.0, 0.98, 1.03, 20, 0.03, 0.5))
     return stored(
         tmp_path / "private folder",
         outcomes,
@@ -79,7 +80,7 @@ def test_every_trial_has_its_place(mixed):
         "accuracy",
         "size_bytes",
     ]
-    assert report.sessions[0][-1] == "batch 1: 3 %"
+    assert report.sessions[0][-1] == "3 %"
 
 
 def test_audit_figures_stand_beside_those_of_the_search(mixed):
@@ -157,7 +158,8 @@ def test_a_study_that_lacks_something_says_what(tmp_path, outcomes, state, note)
     assert cause in " ".join(report.notes)
     page, text = html_report(report), markdown_report(report)
     assert note.partition("`")[0] in outside_the_library(page)
-    assert data_of(page)["details"] == [dataclasses.asdict(d) for d in report.details] or outcomes
+    details = [dataclasses.asdict(detail) for detail in report.details]
+    assert data_of(page)["details"] == json.loads(json.dumps(details))
     for title in ("The front", "What it cost", "Failures", "Environment"):
         assert title in page
         assert f"## {title}" in text

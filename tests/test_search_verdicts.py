@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+import zlib
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +26,12 @@ from storage import Measurement
         ("m >= 0.9", Measurement("m", 0.95, "", 0.91, 0.99, 400), "proven"),
         ("m >= 0.9", Measurement("m", 0.95, "", 0.89, 0.99, 400), "not proven"),
         ("m > 0.9", Measurement("m", 0.9, "", 0.89, 0.99, 400), "violated"),
-        ("m <= 100", Measurement("m", 100.0, "B"), "proven"),
-        ("m <= 100", Measurement("m", 101.0, "B"), "violated"),
+        ("size_bytes <= 100", Measurement("size_bytes", 100.0, "B"), "proven"),
+        ("size_bytes <= 100", Measurement("size_bytes", 101.0, "B"), "violated"),
+        ("macs <= 100", Measurement("macs", 100.0), "proven"),
+        ("load_ms <= 100", Measurement("load_ms", 10.0, "ms"), "not proven"),
+        ("peak_rss_bytes <= 100", Measurement("peak_rss_bytes", 10.0, "B"), "not proven"),
+        ("throughput_per_s >= 1", Measurement("throughput_per_s", 9.0, "1/s"), "not proven"),
         ("m <= 0.01", Measurement("m", 0.0, n=400), "not proven"),
     ],
 )
@@ -49,17 +57,25 @@ def test_faster_means_that_the_interval_excludes_1(low, high, expected):
 @given(
     arrays.arrays(float, st.tuples(st.integers(0, 50), st.integers(1, 2)), elements=st.floats())
     | arrays.arrays(float, st.integers(0, 90), elements=st.sampled_from([0.0, 1.0]))
-    | arrays.arrays(int, st.integers(0, 50))
+    | arrays.arrays(
+        st.sampled_from([bool, np.int8, np.int64, np.uint8, np.float32]), st.integers(0, 50)
+    )
 )
 def test_records_come_back_as_they_were(records):
     back = unpacked(packed(records))
-    assert back.shape == records.shape
+    assert (back.shape, back.dtype) == (records.shape, records.dtype)
     assert (back == records)[back == back].all()
     assert ((back != back) == (records != records)).all()
 
 
-def test_ten_thousand_zeros_and_ones_take_little_room():
-    import numpy as np
+@pytest.mark.parametrize("records", [np.array([True, False]), np.array([0.5, 2.0])])
+def test_records_of_before_types_were_kept_can_be_read(records):
+    out = io.BytesIO()
+    np.save(out, records)
+    back = unpacked(zlib.compress(out.getvalue()))
+    assert (back.dtype, back.tolist()) == (np.float64, records.tolist())
 
+
+def test_ten_thousand_zeros_and_ones_take_little_room():
     records = (np.random.default_rng(0).random(10_000) < 0.9).astype(float)
     assert len(packed(records)) < 1500 * 4

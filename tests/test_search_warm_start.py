@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 from conftest import one_line
 
@@ -89,6 +91,28 @@ def test_a_wider_space_reuses_what_lies_in_it(first):
     assert len(rows) == 12
     new = [row for row in rows if not row.trial.reused_study]
     assert {row.trial.candidate["structured_pruning.ratio"] for row in new} == {0.25}
+
+
+def test_a_fact_without_a_metric_that_is_now_asked_for_is_no_fact(first):
+    """As after a metric was added: the candidate is evaluated, the others are not."""
+    lacking = open_study("toy", store=first.store).rows()[3].trial
+    with sqlite3.connect(first.folder / "naslite.db") as database:
+        database.execute(
+            "DELETE FROM measurements WHERE metric = 'size_zstd_bytes' AND number = 3"
+            " AND study_id = (SELECT id FROM studies WHERE name = 'toy')"
+        )
+    config = first.config(
+        "packed.yaml",
+        study="packed",
+        strategy="random",
+        objectives={"accuracy": "maximize", "size_zstd_bytes": "minimize"},
+        budget={"trials": 7},
+    )
+    rows = run(config, store=first.store, known_from="toy").rows()
+    assert len(rows) == 8
+    assert all("size_zstd_bytes" in row.metrics for row in rows)
+    evaluated = [row.trial.candidate for row in rows if not row.trial.reused_study]
+    assert evaluated == [lacking.candidate]
 
 
 @pytest.mark.parametrize(
