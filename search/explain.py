@@ -122,7 +122,7 @@ def explanation_view(explained: Explanation) -> RenderableType:
     table.add_column("", overflow="fold")
     for row in columns:
         kind = "baseline" if row.number == 0 else ("" if row.number == number else "front")
-        table.add_column(f"#{row.number}\\n{kind}".replace("\\n", "\n"), justify="right")
+        table.add_column(f"#{row.number}\n{kind}", justify="right")
     for name, values in explained.knobs.items():
         table.add_row(name, *("" if value is None else plain(value) for value in values))
     table.add_section()

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import runtimes
 from .registry import load
+from .runtimes.base import renamed
 
 BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -71,7 +72,7 @@ def main() -> None:
     began = time.perf_counter()
     session = found.load(path, threads=threads)
     seconds = time.perf_counter() - began
-    session(dict(zip(session.input_names, feed.values(), strict=True)))
+    session(renamed(feed, session.input_names))
     print(f"\n{json.dumps([seconds * 1e3, max(0, _peak_bytes() - before)])}", flush=True)
     os._exit(0)  # what the runtime does at exit is not ours to wait for
 

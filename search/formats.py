@@ -8,6 +8,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from strategies.knobs import PER_LAYER
+
+from .metrics import BOUNDS_LEVEL
+
 if TYPE_CHECKING:
     from .results import Row, StudyResults
 
@@ -23,10 +27,11 @@ def short(results: StudyResults, row: Row) -> str:
         if name not in row.trial.candidate or not (searched or row.number == 0):
             continue
         compressor, _, knob = name.partition(".")
-        value = row.trial.candidate[name]
-        if value == record["neutral"] and "active_when" not in record:
+        value, is_layers = row.trial.candidate[name], PER_LAYER in knob
+        if value == record["neutral"] and (is_layers or "active_when" not in record):
             continue
-        text = str(value) if isinstance(value, str) else f"{knob}={plain(value)}"
+        is_plain = isinstance(value, str) and not is_layers
+        text = str(value) if is_plain else f"{knob.partition(PER_LAYER)[2] or knob}={plain(value)}"
         groups.setdefault(compressor, []).append(text)
     if groups:
         return " · ".join(" ".join(parts) for parts in groups.values())
@@ -49,7 +54,7 @@ def format_value(metric: str, value: float) -> str:
         return f"{value:,.0f}/s" if abs(value) >= 100 else f"{value:.3g}/s"
     if kind in ("parameters", "macs"):
         return _scaled(value, ("", "k", "M", "G")).strip()
-    return f"{value:.4f}"
+    return _number(value)
 
 
 def format_ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str, float]) -> str:
@@ -94,6 +99,13 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue().rstrip("\n")
 
 
+def _number(value: float) -> str:
+    """Four decimals, or three digits that count where those would say too little or too much."""
+    if value and abs(value) < 0.01:
+        return f"{value:.3g}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
 def _unconditional(results: StudyResults) -> list[tuple[str, Any]]:
     """The knobs that are always active, with their neutral values."""
     return [(k["name"], k["neutral"]) for k in results.study.space if "active_when" not in k]
@@ -105,6 +117,11 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
         value, power = value / 1000, power + 1
     digits = f"{value:.0f}" if abs(value) >= 99.95 or value == int(value) else f"{value:.3g}"
     return f"{digits} {units[power]}"
+
+
+def level_text(level: float) -> str:
+    """The confidence of an interval; the ends of a drop's are bounds, each for itself."""
+    return "95 % each side" if level == BOUNDS_LEVEL else f"{100 * level:.3g} %"
 
 
 def plain(value: Any) -> str:

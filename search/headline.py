@@ -109,11 +109,11 @@ def _speed(found: Mapping[str, Measurement]) -> str:
     ratio = found.get("latency_ratio")
     if ratio is None or ratio.value <= 0:
         return ""
-    said = speed(ratio)
-    low, high = ratio.low, ratio.high
+    said, low, high = speed(ratio), ratio.low, ratio.high
+    noisy = ", timed beside other work" * ratio.noisy
     if said == SLOWER:
-        return f"{digits(ratio.value)}{TIMES} slower{_interval(low, high)}"
-    speedup = _interval(1 / high if high else None, 1 / low if low else None)
+        return f"{digits(ratio.value)}{TIMES} slower{_interval(low, high)}{noisy}"
+    speedup = _interval(1 / high if high else None, 1 / low if low else None) + noisy
     if said == FASTER:
         return f"{digits(1 / ratio.value)}{TIMES} faster{speedup}"
     return f"no difference in speed shown{speedup}"

@@ -21,8 +21,9 @@ def optimism(results: StudyResults) -> float | None:
     samples count as fewer, as they should.
 
     Returns:
-        In units of the score, > 0 whichever direction is better; None unless the score is the mean
-        of one number per sample, with records of two candidates at least.
+        In units of the score, > 0 whichever direction is better; 0 where nothing varies, as if the
+        best candidates have all samples right. None unless the score is the mean of one number per
+        sample, with records of two candidates at least.
     """
     sign = 1.0 if results.study.facts["higher_is_better"] else -1.0
     records = _records(results)

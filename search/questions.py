@@ -13,7 +13,7 @@ from storage import Study
 from .errors import UnknownName
 from .expressions import Comparison, Expression, conjuncts, is_limit, parse
 from .goals import Goals, parse_objectives
-from .metrics import audit_names, metric_names
+from .metrics import audit_names, drop_name, metric_names
 from .nearest import Nearest, nearest
 from .registry import unknown_name
 
@@ -102,8 +102,9 @@ def question(
     else:
         goals = Goals(own.objectives, tuple(dict.fromkeys([*own.constraints, *limits])))
     if sort is None:
-        costs = [name for name, way in goals.objectives.items() if way == "minimize"]
-        sort = (costs or list(goals.objectives))[0]
+        score = study.facts["score_name"]
+        costs = goals.costs(score, drop_name(score), *audit_names(score))
+        sort = list(goals.objectives)[costs[0] if costs else 0]
     _check(sort, [*metrics, "number", "seconds"])
     names = {*goals.names, sort, *(wanted.names() if wanted else ())}
     return Question(

@@ -12,7 +12,6 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
-import storage
 from storage import StudySummary
 
 from .formats import (
@@ -22,6 +21,7 @@ from .formats import (
     format_ratio,
     format_value,
     knob_values,
+    level_text,
     plain,
     short,
 )
@@ -151,7 +151,7 @@ def _notes(rows: Sequence[Row], names: Sequence[str], marked: Mapping[int, str])
         given = limits[0] if len(limits) == 1 else ", ".join(numbered)
         notes.append(f"limits: {given}; proven: its 95 % bound keeps to it as well")
     bounded = [m for row in rows for m in row.trial.measurements if m.metric in names]
-    if any(_is_bounded(m) for m in bounded):
+    if any(m.level == BOUNDS_LEVEL and m.high is not None for m in bounded):
         notes.append("≤: one-sided 95 % bound of a drop; [ ]: 95 % interval")
     return notes + [f"{number}! {text}" for number, text in marked.items()]
 
@@ -274,9 +274,7 @@ def _measurements_table(results: StudyResults, row: Row) -> Table:
         interval = level = ""
         if m.low is not None and m.high is not None:
             interval = f"[{format_value(m.metric, m.low)}, {format_value(m.metric, m.high)}]"
-            level = f"{100 * m.level:.3g} %"
-            if m.level == BOUNDS_LEVEL:
-                level = "95 % each side"
+            level = level_text(m.level)
         interval += " noisy" * m.noisy
         ratio = format_ratio(m.metric, row.metrics, reference)
         if m.metric.startswith("latency_ratio") and row.number:
@@ -297,8 +295,8 @@ def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
     if found is None:
         return ""
     value = format_value(name, found.value)
-    if _is_bounded(found):
-        return f"{value}\n≤{found.high:.4f}"
+    if found.level == BOUNDS_LEVEL and found.high is not None:  # of a drop
+        return f"{value}\n≤{format_value(name, found.high)}"
     if name.startswith("latency_ratio"):
         if found.low is None or found.high is None:
             return value
@@ -306,11 +304,6 @@ def _metric_cell(name: str, row: Row, reference: Mapping[str, float]) -> str:
         return f"{value}\n[{found.low:.3f}, {found.high:.3f}]{mark}"
     ratio = format_ratio(name, row.metrics, reference)
     return f"{value}\n{ratio}" if ratio else value
-
-
-def _is_bounded(found: storage.Measurement) -> bool:
-    """Whether it is a drop with a one-sided bound above."""
-    return found.level == BOUNDS_LEVEL and found.high is not None
 
 
 def _verdict(row: Row, limit: str) -> str:

@@ -161,7 +161,8 @@ class StudyResults:
         return rows[0] if rows and rows[0].trial.state == "complete" else None
 
     def front(self) -> list[Row]:
-        """The non-dominated rows, feasible before infeasible, sorted by the first cost."""
+        """The non-dominated rows, feasible before infeasible, sorted by the first objective
+        that is not about the score."""
         return self.best()
 
     @property
@@ -184,7 +185,7 @@ class StudyResults:
         Args:
             where: An expression over metrics, knobs and number, state, seconds.
             sort: A metric (or number, seconds), the best first; default: the first objective
-                to be minimised.
+                that is not about the score.
             limit: At most so many rows.
             objectives: Such as `accuracy: max, size_bytes: min`: the front under these, with
                 `where` instead of the study's constraints.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from storage.database import files_folder
 
 from .causes import Cause
+from .formats import format_value
 from .headline import Headline, by_metric, headline
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
@@ -58,6 +59,7 @@ class StudyReport:
     """
 
     name: str
+    score_name: str
     state: str
     counts: Mapping[str, int]
     budget: str
@@ -91,6 +93,7 @@ def study_report(results: StudyResults) -> StudyReport:
     found = importance(study.space, rows, names, study.seed)
     report = StudyReport(
         name=results.name,
+        score_name=study.facts["score_name"],
         state=results.state,
         counts=dict(counts),
         budget=f"{study.trials} trials" + (f", {study.minutes:g} min" if study.minutes else ""),
@@ -178,17 +181,23 @@ def state_line(report: StudyReport) -> str:
 
 
 def optimism_text(report: StudyReport) -> str:
-    """How to read the search figures beside those of the audit; empty if there was none."""
-    audited = [name for name in report.columns if is_audit(name)]
-    if not audited:
-        return "The front was not scored on an audit split."
-    text = "Columns named audit_ are of samples that the search never saw."
-    if report.optimism is not None:
-        text += (
-            f" Picking the best of {len(report.points.numbers)} by the search split is expected to"
-            f" flatter its score by {report.optimism:.4f}."
+    """How to read the search figures: beside those of the audit, and as the best of many."""
+    text = "The front was not scored on an audit split."
+    if any(map(is_audit, report.columns)):
+        text = "Columns named audit_ are of samples that the search never saw."
+    if report.optimism is None:
+        return text
+    if not report.optimism:
+        return (
+            f"{text} The best scores do not vary with the samples that are drawn, as where all are"
+            " right, so how much picking the best flatters cannot be estimated."
         )
-    return text
+    picked = report.counts.get("complete", 0) - (0 in report.points.numbers)
+    flattered = format_value(report.score_name, report.optimism)
+    return (
+        f"{text} Picking the best of {picked:,} by the search split is expected to flatter its"
+        f" score by at least {flattered}."
+    )
 
 
 def failed_numbers(found: Cause, shown: int) -> str:

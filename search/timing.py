@@ -18,6 +18,7 @@ from . import runtimes
 from .footprint import footprint
 from .jobs import Control, Timing
 from .registry import load
+from .runtimes.base import renamed
 from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def time_against(
     """
     began = time.perf_counter()
     sessions = pair.fresh()
-    feeds = [_renamed(feed, session.input_names) for session in sessions]
+    feeds = [renamed(feed, session.input_names) for session in sessions]
     fastest = [_warm_up(s, own) for s, own in zip(sessions, feeds, strict=True)]
     plan = _plan(fastest)
     rounds: list[float] = []
@@ -228,7 +229,7 @@ def time_against(
 
 def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     """Time the baseline alone: its ratio to itself is 1 by definition."""
-    feed = _renamed(feed, baseline.input_names)
+    feed = renamed(feed, baseline.input_names)
     fastest = _warm_up(baseline, feed)
     plan = _plan([fastest, fastest])
     calls: list[float] = []
@@ -242,17 +243,6 @@ def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
 def _with_excess(timing: Timing, excess: float) -> Timing:
     low, high = widened(timing.ratio, timing.low, timing.high, excess)
     return replace(timing, low=low, high=high)
-
-
-def _renamed(feed: Feed, names: list[str]) -> Feed:
-    """The same arrays under a file's own input names, which depend on the exporter.
-
-    Raises:
-        ValueError: The file has more or fewer inputs.
-    """
-    if len(feed) != len(names):
-        raise ValueError(f"the file takes {names}, the task's inputs() gives {len(feed)} tensors")
-    return feed if feed.keys() == set(names) else dict(zip(names, feed.values(), strict=True))
 
 
 def _warm_up(session: Session, feed: Feed) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from storage import Measurement
 
-from .formats import format_value
+from .formats import format_value, level_text, plain
 from .results import Row, StudyResults
 
 OPTIONS = 600  # characters of a stage's options
@@ -70,13 +69,13 @@ def detail(results: StudyResults, row: Row) -> Detail:
     return Detail(
         trial.number,
         trial.state,
-        {name: _plain(value) for name, value in trial.candidate.items()},
+        {name: plain(value) for name, value in trial.candidate.items()},
         tuple(facts),
         row.verdicts,
         tuple(
             (
                 stage.name,
-                ", ".join(f"{k}={_plain(v)}" for k, v in stage.options.items())[:OPTIONS],
+                ", ".join(f"{k}={plain(v)}" for k, v in stage.options.items())[:OPTIONS],
                 f"{stage.seconds:.2f}",
                 "yes" if stage.cached else "no",
                 stage.note,
@@ -98,8 +97,4 @@ def detail(results: StudyResults, row: Row) -> Detail:
 
 def _leveled(found: Measurement) -> str:
     said = interval(found)
-    return f"{said} ({100 * found.level:g} %)" if said else ""
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{said} ({level_text(found.level)})" if said else ""

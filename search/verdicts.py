@@ -13,13 +13,14 @@ FASTER, SLOWER, UNDECIDED = "faster", "slower", "no difference shown"
 
 def verdict(constraint: Comparison, measured: Measurement) -> str:
     """Whether a constraint holds: `violated` by the value itself, `proven` if the far end of its
-    interval keeps to the limit too (or if it is exact), else `not proven`."""
+    interval keeps to the limit too (or if it is exact), else `not proven`; so is what was timed
+    beside other work."""
     if violation(constraint, measured.value):
         return VIOLATED
     far = measured.high if constraint.op in ("<=", "<") else measured.low
     if far is None:  # what varies from one measurement to the next proves nothing without one
         return PROVEN if measured.metric in EXACT else NOT_PROVEN
-    return NOT_PROVEN if violation(constraint, far) else PROVEN
+    return NOT_PROVEN if measured.noisy or violation(constraint, far) else PROVEN
 
 
 def speed(ratio: Measurement) -> str:

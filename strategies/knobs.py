@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
+PER_LAYER = "@"  # in the name of a knob that each layer, block or group of a model has
+
 Value = int | float | str | bool
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

@@ -42,6 +42,14 @@ def test_faster_is_said_only_if_the_interval_excludes_one(tmp_path, ratio, expec
     )
 
 
+def test_a_speed_that_was_timed_beside_other_work_says_so(tmp_path):
+    ratio = Measurement("latency_ratio", 0.5, "", 0.4, 0.6, 9, noisy=True)
+    size = Measurement("size_bytes", 500, "B")
+    row = Outcome("complete", measurements=(ratio, size))
+    found = said(tmp_path, row, objectives={"size_bytes": "minimize"}, constraints=[])
+    assert found.phrases[1] == "2.0× faster [1.7, 2.5], timed beside other work"
+
+
 def test_what_is_worse_is_said(tmp_path):
     row = complete(0.95, 1500, drop=(-0.07, -0.03))
     found = said(tmp_path, row, objectives={"accuracy": "maximize"}, constraints=[])

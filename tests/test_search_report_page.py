@@ -135,6 +135,25 @@ def test_axes_curves_keyboard_and_a_change_of_the_scheme(at):
     browser.until("document.getElementById('front')._fullLayout.font.color === '#e8eaed'")
 
 
+def test_knobs_of_layers_are_named_by_their_layers(at):
+    names = [
+        "prune.level",
+        "q.precision@conv1",
+        "q.precision@layer3.block.17.conv2",
+        "p.one",
+        "r.one",
+    ]
+    title = (
+        "[...document.querySelectorAll('#lines text.title')].map((t) => t.firstChild.textContent)"
+    )
+    found = at().value(
+        f"(() => {{ const names = {names}; const axis = data.lines.axes[0];"
+        " data.lines.axes = names.map((name) => ({...axis, name})); drawLines();"
+        f" return {title}; }})()"
+    )
+    assert found == ["level", "conv1", "…block.17.conv2", "p.one", "r.one"]
+
+
 @pytest.mark.parametrize("outcomes", [[], [BASELINE]])
 def test_a_page_with_little_to_show_has_no_errors(browser, tmp_path, outcomes):
     path = tmp_path / "report.html"

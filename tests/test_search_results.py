@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from doubles import FormulaBench, control, new_study
@@ -20,8 +21,9 @@ from search.report import (
     study_json,
     trials_view,
 )
-from search.results import StudyResults
-from storage import Store, UnknownTrial
+from search.results import Row, StudyResults
+from storage import Store, Trial, UnknownTrial
+from strategies.space import Choice, Condition, Space
 
 
 def fail(candidate):
@@ -178,6 +180,12 @@ def test_ls_counts_trials_without_the_baseline(results):
         ("parameters", 307_402.0, "307 k"),
         ("macs", 3_034_368.0, "3.03 M"),
         ("accuracy", 0.9925, "0.9925"),
+        ("log_loss", 0.00012345, "0.000123"),
+        ("log_loss_drop", -0.0025, "-0.0025"),
+        ("accuracy_drop", 0.0, "0.0000"),
+        ("perplexity", 23.4567, "23.4567"),
+        ("elo", 12345.678, "12,345.7"),
+        ("rank_msre", 0.5, "0.5000"),
     ],
 )
 def test_values_as_people_read_them(metric, value, shown):
@@ -213,6 +221,30 @@ def test_a_narrow_terminal_gets_every_metric_as_well(results):
     assert "─" not in narrow
     assert narrow.count(" cached)") == 20
     assert "[red]odd[/red] cause" in narrow
+
+
+def test_knobs_of_layers_are_short_as_far_as_they_differ_from_neutral(tmp_path):
+    layers = ("conv1", "block.0.conv", "linear")
+    mixed = Condition("q.scheme", "==", "mixed")
+    space = Space(
+        [
+            Choice(name="q.scheme", values=("none", "mixed"), neutral="none"),
+            *(
+                Choice(
+                    name=f"q.precision@{name}",
+                    values=("fp32", "int8"),
+                    neutral="fp32",
+                    active_when=mixed,
+                )
+                for name in layers
+            ),
+        ]
+    )
+    found = SimpleNamespace(study=SimpleNamespace(space=space.to_json()))
+    candidate = {"q.scheme": "mixed", **{f"q.precision@{name}": "int8" for name in layers[1:]}}
+    trial = Trial(1, "complete", {**candidate, "q.precision@conv1": "fp32"})
+    row = Row(trial, {}, {}, on_front=False)
+    assert short(found, row) == "mixed block.0.conv=int8 linear=int8"
 
 
 def test_only_what_changes_nothing_is_called_uncompressed(results):

@@ -91,8 +91,20 @@ def test_audit_figures_stand_beside_those_of_the_search(mixed):
     assert "audit_accuracy" not in report.front[0].cells
     assert "audit_accuracy" not in report.points.values, "no axis: most have not got it"
     assert "never saw" in optimism_text(report)
-    flattered = dataclasses.replace(report, optimism=0.0123)
-    assert "flatter its score by 0.0123" in optimism_text(flattered)
+
+
+def test_the_optimism_of_picking_is_said_with_and_without_an_audit(mixed):
+    report = dataclasses.replace(study_report(mixed), optimism=0.0123)
+    text = (
+        "Picking the best of 11 by the search split is expected to flatter its score by at least"
+    )
+    assert f"{text} 0.0123." in optimism_text(report)
+    unaudited = dataclasses.replace(report, columns=("accuracy",))
+    assert optimism_text(unaudited).startswith("The front was not scored on an audit split. Pick")
+    assert f"{text} 0.0123." in optimism_text(unaudited)
+    at_the_ceiling = dataclasses.replace(report, optimism=0.0)
+    assert "cannot be estimated" in optimism_text(at_the_ceiling)
+    assert "flatter its" not in optimism_text(at_the_ceiling)
 
 
 def test_the_details_of_a_trial_are_complete(mixed):
@@ -101,7 +113,7 @@ def test_the_details_of_a_trial_are_complete(mixed):
     assert detail.candidate == {"prune.level": "1", "quantize.scheme": "none"}
     assert [stage[0] for stage in detail.stages] == ["prune", "export"]
     metrics = {name: (value, bounds) for name, value, bounds, _ in detail.metrics}
-    assert metrics["accuracy_drop"] == ("0.0000", "[-0.0100, 0.0200] (90 %)")
+    assert metrics["accuracy_drop"] == ("0.0000", "[-0.0100, 0.0200] (95 % each side)")
     assert metrics["latency_ratio"] == ("0.5000", "[0.4500, 0.5500] (95 %)")
     assert detail.export == "", "these trials have no artifact"
 

@@ -28,6 +28,8 @@ from storage import Measurement
         ("m > 0.9", Measurement("m", 0.9, "", 0.89, 0.99, 400), "violated"),
         ("size_bytes <= 100", Measurement("size_bytes", 100.0, "B"), "proven"),
         ("size_bytes <= 100", Measurement("size_bytes", 101.0, "B"), "violated"),
+        ("m <= 1", Measurement("m", 0.5, "", 0.4, 0.6, 9, noisy=True), "not proven"),
+        ("m <= 1", Measurement("m", 1.5, "", 1.4, 1.6, 9, noisy=True), "violated"),
         ("macs <= 100", Measurement("macs", 100.0), "proven"),
         ("load_ms <= 100", Measurement("load_ms", 10.0, "ms"), "not proven"),
         ("peak_rss_bytes <= 100", Measurement("peak_rss_bytes", 10.0, "B"), "not proven"),

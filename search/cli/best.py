@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     help='All rows that meet it, such as "accuracy_drop <= 0.01 and size_bytes < 2e5",'
     " instead of the front.",
 )
-@click.option("--sort", metavar="METRIC", help="Best first; default: the first cost objective.")
+@click.option(
+    "--sort",
+    metavar="METRIC",
+    help="Best first; default: the first objective that is not the score.",
+)
 @click.option(
     "--objectives",
     metavar="OBJECTIVES",

@@ -59,3 +59,14 @@ class Runtime(Protocol):
     def loading_example(self, path: Path, *, threads: int) -> list[str]:
         """Lines of Python that load and call the artifact with this runtime alone."""
         ...
+
+
+def renamed(feed: Mapping[str, np.ndarray], names: list[str]) -> Mapping[str, np.ndarray]:
+    """The same arrays under a file's own input names, which depend on the exporter.
+
+    Raises:
+        ValueError: The file has more or fewer inputs.
+    """
+    if len(feed) != len(names):
+        raise ValueError(f"the file takes {names}, the task's inputs() gives {len(feed)} tensors")
+    return feed if feed.keys() == set(names) else dict(zip(names, feed.values(), strict=True))

@@ -28,8 +28,9 @@ function scaled(value, units) {
 
 function readable(metric, value) {
   if (value === null || value === undefined) return "–";
-  if (metric.includes("bytes")) return scaled(value, ["B", "kB", "MB", "GB"]);
-  if (metric.includes("_ms")) return `${Number(value.toPrecision(3))} ms`;
+  const kind = metric.split("_batch")[0];
+  if (kind.endsWith("_bytes")) return scaled(value, ["B", "kB", "MB", "GB"]);
+  if (kind.endsWith("_ms")) return `${Number(value.toPrecision(3))} ms`;
   if (Math.abs(value) >= 1000) return scaled(value, ["", "k", "M", "G"]);
   return String(Number(value.toPrecision(5)));
 }
@@ -158,12 +159,15 @@ function drawLines() {
       svg.append(line);
     });
   }
-  const last = (name) => name.split(".").at(-1), short = axes.map((axis) => last(axis.name));
+  // `structured_pruning.ratio@layer1.0.conv1`: of a layer's knob its path tells most, and of that the end.
+  const shortened = (name) => name.split("@")[1] ?? name.slice(name.indexOf(".") + 1);
+  const cut = (text, isLayer) => (text.length <= 15 ? text : isLayer ? `…${text.slice(-14)}` : `${text.slice(0, 14)}…`);
+  const short = axes.map((axis) => shortened(axis.name));
   axes.forEach((axis, i) => {
     const x = across(i), { low, high, at } = scales[i];
     svg.append(drawing("line", { x1: x, x2: x, y1: top, y2: height - 16 }));
     const label = short.filter((name) => name === short[i]).length === 1 ? short[i] : axis.name;
-    const title = drawing("text", { x, y: 14, class: "title" }, label.length > 15 ? `${label.slice(0, 14)}…` : label);
+    const title = drawing("text", { x, y: 14, class: "title" }, cut(label, axis.name.includes("@")));
     title.append(drawing("title", {}, axis.name));
     svg.append(title);
     const ticks = axis.names.length ? axis.names.map((name, n) => [n, name]) : [low, high].map((v) => [v, readable(axis.name, v)]);
