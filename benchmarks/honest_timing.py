@@ -1,15 +1,16 @@
-"""Timings whose right answer is known: a file against its copy, and against 5 % more work."""
+"""Timings whose right answer is known: a file against its copy, 5 % more work, and much less."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,10 @@ from storage import Measurement
 from .terminal import CONTEXT_SETTINGS, markdown_table, show
 
 BLOCKS = 20  # of a chain; one more is 5 % more work
+FEW = 3  # so many blocks are a file that was compressed well
 BUSY = "while True: sum(range(10_000))"
 SESSION = 40  # timings of a timing process, which begins with a control
+Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +75,19 @@ class Case:
 
     model: Model
     candidate: Path
-    truth: float | None  # None: of the long run
+    blocks: int
     timings: list[Timing] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     long_run: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return "its own copy" if self.truth == 1 else f"{BLOCKS + 1} blocks against {BLOCKS}"
+        is_copy = self.blocks == BLOCKS
+        return "its own copy" if is_copy else f"{self.blocks} blocks against {BLOCKS}"
 
     @property
     def ratio(self) -> float:
-        return median(self.long_run) if self.truth is None else self.truth
+        return median(self.long_run) if self.long_run else 1.0
 
     def row(self) -> list[str]:
         said = [_said(timing) for timing in self.timings]
@@ -91,7 +95,7 @@ class Case:
         covers = sum(t.low <= self.ratio <= t.high for t in self.timings)
         widths = [(t.high - t.low) / 2 for t in self.timings]
         truth = f"{self.ratio:.4f}"
-        if self.truth is None:
+        if self.long_run:
             _, low, high = median_interval(self.long_run)
             truth += f" [{low:.4f}, {high:.4f}]"
         return [
@@ -103,12 +107,13 @@ class Case:
             f"{100 * said.count(SLOWER) / n:.1f} %",
             f"{100 * covers / n:.1f} %",
             f"{median(widths):.4f}",
+            f"{100 * sum(t.noisy for t in self.timings) / n:.1f} %",
             f"{median(self.seconds):.2f}",
         ]
 
 
 HEADER = ["model, median of a call", "against it", "timings", "true ratio", "faster", "slower"]
-HEADER += ["interval covers truth", "half-width, median", "seconds each, median"]
+HEADER += ["interval covers truth", "half-width, median", "noisy", "seconds each, median"]
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -117,20 +122,25 @@ HEADER += ["interval covers truth", "half-width, median", "seconds each, median"
 )
 @click.option("--same", default=400, type=click.IntRange(1), help="Timings against a copy.")
 @click.option("--slower", default=200, type=click.IntRange(1), help="Of 5 % more work.")
-@click.option("--long-run", default=100, type=click.IntRange(6), help="Its parts.")
+@click.option("--faster", default=100, type=click.IntRange(0), help="Of a much smaller file.")
+@click.option("--long-run", default=100, type=click.IntRange(6), help="Parts of each.")
 @click.option("--busy", default=1, type=click.IntRange(0), help="Processes that keep cores busy.")
-def main(names: tuple[str, ...], same: int, slower: int, long_run: int, busy: int) -> None:
-    """Time a file against its own copy and against a file of 5 % more work, as a search does, with
-    another core busy: how often is it called faster or slower, and does the interval hold the
-    true ratio? That of a copy is 1, the other's that of a long run taken by turns with the rest.
+def main(
+    names: tuple[str, ...], same: int, slower: int, faster: int, long_run: int, busy: int
+) -> None:
+    """Time a file against its own copy, a file of 5 % more work and one of much less, as a search
+    does, with other cores busy: how often is it called faster or slower, and does the interval
+    hold the true ratio? That of a copy is 1, that of another file is taken in a long run, by turns
+    with the rest, while the processes that keep cores busy stand still.
     """
     console = Console(stderr=True)
     rows, controls = [HEADER], [["model", "controls", "excluding 1", "noise floor, median"]]
     loads = []
-    with tempfile.TemporaryDirectory(prefix="naslite-honesty-") as scratch, _busy(busy):
+    with tempfile.TemporaryDirectory(prefix="naslite-honesty-") as scratch, _busy(busy) as others:
         for model in [m for m in MODELS if not names or m.name in names]:
             console.print(f"{model.name} ...")
-            cases, found = _measure(model, Path(scratch), same, slower, long_run)
+            counts = same, slower, faster
+            cases, found = _measure(model, Path(scratch), counts, long_run, others)
             rows += [case.row() for case in cases]
             outside = sum(not c.low <= 1 <= c.high for c in found)
             floor = f"{median(c.noise_floor for c in found):.4f}"
@@ -147,15 +157,21 @@ def main(names: tuple[str, ...], same: int, slower: int, long_run: int, busy: in
 
 
 def _measure(
-    model: Model, folder: Path, same: int, slower: int, long_run: int
+    model: Model, folder: Path, counts: Sequence[int], long_run: int, others: Sequence[Process]
 ) -> tuple[list[Case], list[Control]]:
-    baseline, copy, more = (folder / f"{name}.onnx" for name in ("baseline", "copy", "more"))
+    names = "baseline", "copy", "more", "less"
+    baseline, copy, more, less = (folder / f"{name}.onnx" for name in names)
     model.write(baseline, BLOCKS)
     shutil.copy(baseline, copy)
     model.write(more, BLOCKS + 1)
-    cases = [Case(model, copy, 1.0), Case(model, more, None)]
+    model.write(less, FEW)
+    cases = [
+        Case(model, copy, BLOCKS),
+        Case(model, more, BLOCKS + 1),
+        Case(model, less, FEW),
+    ]
     rng = np.random.default_rng(0)
-    turns = rng.permutation([0] * same + [1] * slower)
+    turns = rng.permutation(np.repeat(np.arange(len(cases)), counts))
     controls: list[Control] = []
     for turn, which in enumerate(turns):
         if turn % SESSION == 0:
@@ -165,9 +181,11 @@ def _measure(
         began = time.perf_counter()
         case.timings += timer.time(case.candidate, baseline, turn)
         case.seconds.append(time.perf_counter() - began)
-        while len(cases[1].long_run) * len(turns) < (turn + 1) * long_run:
-            cases[1].long_run.append(_part(timer, model, more, baseline, rng))
-    return cases, controls
+        for known, count in zip(cases[1:], counts[1:], strict=True):
+            while count and len(known.long_run) * len(turns) < (turn + 1) * long_run:
+                with _standing(others):
+                    known.long_run.append(_part(timer, model, known.candidate, baseline, rng))
+    return [case for case, count in zip(cases, counts, strict=True) if count], controls
 
 
 def _control(timer: Timer, copy: Path, baseline: Path) -> list[Control]:
@@ -188,7 +206,18 @@ def _said(timing: Timing) -> str:
 
 
 @contextmanager
-def _busy(processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _standing(processes: Sequence[Process]) -> Iterator[None]:
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def _busy(processes: int) -> Iterator[list[Process]]:
     command = [sys.executable, "-c", BUSY]
     # In sessions of their own: a scheduler that groups by session gives each its share of a core.
     started = [subprocess.Popen(command, start_new_session=True) for _ in range(processes)]

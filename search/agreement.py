@@ -104,6 +104,8 @@ def _judged(
             return None, "another machine, no interval"
         return a.low <= b.value <= a.high, "another machine: in the stored interval"
     if name.startswith("latency_ratio"):
+        if a.noisy or b.noisy:
+            return None, "timed beside other work"
         if None in (a.low, a.high, b.low, b.high):
             return None, "no interval"
         return joint(a, b, ratios), "within the joint interval"

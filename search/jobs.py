@@ -139,6 +139,7 @@ class Timing:
         peak_rss_bytes: By which loading the file and running the largest batch raised the
             resident memory of a fresh process at its peak.
         control: How the baseline did against a second session of itself, where it was timed.
+        noisy: Whether other work left too few calls alone, so that disturbed ones count.
     """
 
     batch_size: int
@@ -151,3 +152,4 @@ class Timing:
     load_ms: float | None = None
     peak_rss_bytes: int | None = None
     control: Control | None = None
+    noisy: bool = False

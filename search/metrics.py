@@ -65,7 +65,7 @@ def size_zstd_bytes(facts: Facts) -> list[Measurement]:
 def latency_ms(facts: Facts) -> list[Measurement]:
     """Milliseconds of one call at the batch size, median."""
     return [
-        Measurement(f"latency_ms{suffix}", t.milliseconds, "ms", n=t.blocks)
+        Measurement(f"latency_ms{suffix}", t.milliseconds, "ms", n=t.blocks, noisy=t.noisy)
         for suffix, t in _timings(facts)
     ]
 
@@ -73,7 +73,7 @@ def latency_ms(facts: Facts) -> list[Measurement]:
 def latency_p90_ms(facts: Facts) -> list[Measurement]:
     """Milliseconds of one call at the batch size, 90th percentile."""
     return [
-        Measurement(f"latency_p90_ms{suffix}", t.p90_ms, "ms", n=t.blocks)
+        Measurement(f"latency_p90_ms{suffix}", t.p90_ms, "ms", n=t.blocks, noisy=t.noisy)
         for suffix, t in _timings(facts)
         if t.p90_ms is not None
     ]
@@ -82,7 +82,7 @@ def latency_p90_ms(facts: Facts) -> list[Measurement]:
 def latency_ratio(facts: Facts) -> list[Measurement]:
     """Time over the uncompressed file's, timed in the same blocks, with a 95 % interval."""
     return [
-        Measurement(f"latency_ratio{suffix}", t.ratio, "", t.low, t.high, t.blocks)
+        Measurement(f"latency_ratio{suffix}", t.ratio, "", t.low, t.high, t.blocks, t.noisy)
         for suffix, t in _timings(facts)
     ]
 
@@ -90,7 +90,9 @@ def latency_ratio(facts: Facts) -> list[Measurement]:
 def throughput_per_s(facts: Facts) -> list[Measurement]:
     """Samples per second at the batch size, from the median time of a call."""
     return [
-        Measurement(f"throughput_per_s{suffix}", 1e3 * t.batch_size / t.milliseconds, "1/s")
+        Measurement(
+            f"throughput_per_s{suffix}", 1e3 * t.batch_size / t.milliseconds, "1/s", noisy=t.noisy
+        )
         for suffix, t in _timings(facts)
         if t.milliseconds
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,6 +21,11 @@ from .registry import load
 from .runtimes.base import renamed
 from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from .jobs import Progress
     from .runtimes.base import Runtime, Session
@@ -33,6 +38,7 @@ BLOCKS = 3  # of a round
 LOOKS = (12, 20, 30)  # rounds after which timing may stop
 HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
 MAX_SECONDS = 2.0
+PATIENCE_S = 4.0  # longer than that, where other work leaves too few rounds
 ROUND_S = 0.16  # of calls, at most, unless a call alone takes longer
 RELOAD_S = 0.15  # for which two sessions may be loaded anew for every round
 BALLAST = 1 << 18  # bytes at most that shift where a session's memory lies
@@ -42,6 +48,7 @@ DRIFT = 0.02
 
 Feed = Mapping[str, np.ndarray]
 Load = Callable[[], "Session"]
+Call = tuple[float, bool]  # its seconds, and whether our processor was ours meanwhile
 
 
 class Timer:
@@ -169,6 +176,31 @@ class _Plan:
     unheard: int
 
 
+@dataclass(slots=True)
+class _Rounds:
+    """The ratio of each round, and what it is made of.
+
+    Args:
+        calls: Seconds of the candidate's.
+    """
+
+    ratios: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+    blocks: int = 0
+
+    def add(self, blocks: Sequence[tuple[list[float], list[float]]]) -> None:
+        """Add a round of the seconds of candidate and baseline in each block, if any has both."""
+        ratios = []
+        for own, other in blocks:
+            count = min(len(own), len(other))
+            if count:
+                ratios.append(min(own[:count]) / min(other[:count]))
+                self.calls += own
+        if ratios:
+            self.ratios.append(median(ratios))
+            self.blocks += len(ratios)
+
+
 def time_against(
     pair: SessionPair,
     feed: Feed,
@@ -181,10 +213,14 @@ def time_against(
 
     A block is a run of calls of each, in random order, and its ratio that of the fastest call of
     either: what disturbs a call only makes it slower (Chen and Revels, Robust benchmarking in
-    noisy environments, 2016). A round is the median of a few blocks with one pair of sessions;
-    the result is the median of the rounds with its order-statistic interval.
+    noisy environments, 2016). Calls during which something else had our processor do not count,
+    and of either file as many are looked at: on a busy machine long calls are cut more often than
+    short ones, and what is left of a run would flatter the faster file. A round is the median of a
+    few blocks with one pair of sessions; the result is the median of the rounds with its
+    order-statistic interval.
 
-    Stops after some rounds if the interval is within +-2 %, or when two seconds are over.
+    Stops after some rounds if the interval is within +-2 %, or when two seconds are over. Where
+    six seconds leave too few rounds, all calls count, and the timing is noisy.
 
     Args:
         feed: Inputs with `batch_size` samples.
@@ -195,35 +231,41 @@ def time_against(
     feeds = [renamed(feed, session.input_names) for session in sessions]
     fastest = [_warm_up(s, own) for s, own in zip(sessions, feeds, strict=True)]
     plan = _plan(fastest)
-    rounds: list[float] = []
-    calls: list[float] = []  # of the candidate
+    calm, every = _Rounds(), _Rounds()
     while True:
-        ratios = []
+        blocks = []
         for _ in range(plan.blocks):
-            runs: dict[int, list[float]] = {}
+            runs: dict[int, list[Call]] = {}
             for which in rng.permutation(2):
                 runs[int(which)] = _run(sessions[which], feeds[which], plan)
-            ratios.append(min(runs[0]) / min(runs[1]))
-            calls += runs[0]
-        rounds.append(median(ratios))
-        late = time.perf_counter() - began > seconds
-        if len(rounds) >= FEWEST and (late or len(rounds) in LOOKS):
-            ratio, low, high = median_interval(rounds)
-            if late or len(rounds) >= LOOKS[-1] or high - low <= HALF_WIDTH * (low + high):
+            blocks.append((runs[0], runs[1]))
+        calm.add([(_undisturbed(own), _undisturbed(other)) for own, other in blocks])
+        every.add([([s for s, _ in own], [s for s, _ in other]) for own, other in blocks])
+        spent = time.perf_counter() - began
+        late, count = spent > seconds, len(calm.ratios)
+        if count >= FEWEST and (late or count in LOOKS):
+            ratio, low, high = median_interval(calm.ratios)
+            if late or count >= LOOKS[-1] or high - low <= HALF_WIDTH * (low + high):
                 break
+        elif spent > seconds + PATIENCE_S and len(every.ratios) >= FEWEST:
+            ratio, low, high = median_interval(every.ratios)
+            break
         before, sessions = sessions, pair.fresh()
         if sessions[0] is not before[0]:
             for session, own in zip(sessions, feeds, strict=True):
                 _timed(session, own, CALLS)
-    p50, p90 = np.quantile(calls, [0.5, 0.9])
+    is_noisy = len(calm.ratios) < FEWEST
+    counted = every if is_noisy else calm
+    p50, p90 = np.quantile(counted.calls, [0.5, 0.9])
     return Timing(
         batch_size=batch_size,
         milliseconds=float(p50) * 1e3,
         ratio=ratio,
         low=low,
         high=high,
-        blocks=len(rounds) * plan.blocks,
+        blocks=counted.blocks,
         p90_ms=float(p90) * 1e3,
+        noisy=is_noisy,
     )
 
 
@@ -232,11 +274,11 @@ def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     feed = renamed(feed, baseline.input_names)
     fastest = _warm_up(baseline, feed)
     plan = _plan([fastest, fastest])
-    calls: list[float] = []
+    calls: list[Call] = []
     blocks = LOOKS[0] * plan.blocks
     for _ in range(blocks):
         calls += _run(baseline, feed, plan)
-    p50, p90 = np.quantile(calls, [0.5, 0.9])
+    p50, p90 = np.quantile(_undisturbed(calls) or [s for s, _ in calls], [0.5, 0.9])
     return Timing(batch_size, float(p50) * 1e3, 1.0, 1.0, 1.0, blocks, p90_ms=float(p90) * 1e3)
 
 
@@ -261,7 +303,7 @@ def _call_for(session: Session, feed: Feed, seconds: float) -> list[float]:
     times: list[float] = []
     began = time.perf_counter()
     while not times or time.perf_counter() - began < seconds:
-        times += _timed(session, feed, 1)
+        times += [seconds for seconds, _ in _timed(session, feed, 1)]
     return times
 
 
@@ -275,15 +317,27 @@ def _plan(fastest: Sequence[float]) -> _Plan:
     return _Plan(blocks, most // blocks, 0)
 
 
-def _run(session: Session, feed: Feed, plan: _Plan) -> list[float]:
-    """The seconds of the calls of a run; the first may find the caches full of the other."""
+def _run(session: Session, feed: Feed, plan: _Plan) -> list[Call]:
+    """The calls of a run; the first may find the caches full of the other's."""
     return _timed(session, feed, plan.unheard + plan.calls)[plan.unheard :]
 
 
-def _timed(session: Session, feed: Feed, calls: int) -> list[float]:
+def _timed(session: Session, feed: Feed, calls: int) -> list[Call]:
     times = []
     for _ in range(calls):
+        before = interruptions()
         start = time.perf_counter()
         session(feed)
-        times.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        times.append((seconds, interruptions() == before))
     return times
+
+
+def _undisturbed(calls: Iterable[Call]) -> list[float]:
+    return [seconds for seconds, is_calm in calls if is_calm]
+
+
+def interruptions() -> int:
+    """How often a thread of this process has lost its processor to something else: involuntary
+    context switches (getrusage(2)); always 0 where the system does not count them."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

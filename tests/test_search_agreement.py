@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from search.agreement import AGREES, DISAGREES, SHOWN, agreements, joint
 from storage import Measurement
+
+
+def test_ratios_timed_beside_other_work_are_not_judged() -> None:
+    noisy = replace(ratio(0.5, 0.01), noisy=True)
+    assert verdicts([noisy], [ratio(0.9, 0.01)]) == {"latency_ratio": SHOWN}
+    assert verdicts([ratio(0.9, 0.01)], [noisy]) == {"latency_ratio": SHOWN}
 
 
 def ratio(value: float, half: float, name: str = "latency_ratio") -> Measurement:

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,7 +19,14 @@ from search.runtimes.onnx_runtime import OnnxRuntime
 from search.timing import SessionPair, Timer
 from search.timing_statistics import FEWEST
 
+REAL_INTERRUPTIONS = timing.interruptions
 FEED = {"x": np.zeros((8, 4))}
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """How many blocks count depends on what else the machine does; not here."""
+    monkeypatch.setattr(timing, "interruptions", lambda: 0)
 
 
 class Burner:
@@ -58,6 +66,56 @@ def test_a_faster_candidate_has_a_smaller_ratio():
     found = timed(Burner(40), Burner(80))
     assert found.ratio < 1 / 1.3
     assert found.low <= found.ratio <= found.high < 1
+
+
+class Cut(Burner):
+    """Something else has the processor in some calls, which take ten times as long then."""
+
+    interruptions = 0
+
+    def __init__(self, products, share):
+        super().__init__(products)
+        self.share = share
+
+    def __call__(self, feed):
+        is_cut = self._rng.random() < self.share
+        Cut.interruptions += is_cut
+        for _ in range(10 if is_cut else 1):
+            super().__call__(feed)
+
+
+def test_calls_that_were_cut_short_of_their_processor_do_not_count(monkeypatch):
+    """Of long calls more are, so that the fastest of a run would flatter the shorter file."""
+    monkeypatch.setattr(timing, "RUN_S", 0.0)
+    monkeypatch.setattr(timing, "interruptions", lambda: Cut.interruptions)
+    long, short = Cut(200, 0.8), Cut(20, 0.1)
+    found = timed(short, long)
+    assert not found.noisy
+    assert 0.07 < found.ratio < 0.15
+    assert found.milliseconds < 10 * timed(Burner(20), Burner(20)).milliseconds
+    monkeypatch.setattr(timing, "interruptions", lambda: 0)
+    assert timed(short, long).ratio < 0.07, "what it would be if they counted"
+
+
+def test_a_timing_of_cut_calls_alone_is_noisy(monkeypatch):
+    monkeypatch.setattr(timing, "interruptions", lambda: Cut.interruptions)
+    monkeypatch.setattr(timing, "PATIENCE_S", 0.0)
+    found = timed(Burner(40), Cut(40, 1.0), seconds=0.1)
+    assert found.noisy
+    assert found.blocks >= FEWEST
+    assert found.ratio == pytest.approx(0.1, rel=0.5)
+
+
+def test_interruptions_are_those_of_this_process():
+    before = REAL_INTERRUPTIONS()
+    with ThreadPoolExecutor(4) as threads:  # more threads than cores take them from each other
+        list(threads.map(burn, [200] * 4))
+    assert REAL_INTERRUPTIONS() > before
+
+
+def burn(times):
+    for _ in range(times):
+        np.linalg.svd(np.eye(64))
 
 
 def test_a_timing_says_what_was_timed():
