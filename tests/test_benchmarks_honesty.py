@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -31,7 +33,8 @@ def row(case):
 def test_a_row_counts_what_is_said_and_what_is_covered(tmp_path):
     ends = [(0.9, 0.99), (0.98, 1.02), (0.99, 1.01), (1.01, 1.1)]
     timings = [Timing(1, 2.0, 1.0, low, high, 36) for low, high in ends]
-    same = Case(MODELS[0], tmp_path, 1.0, timings, [1.0] * 4)
+    timings[0] = replace(timings[0], noisy=True)
+    same = Case(MODELS[0], tmp_path, BLOCKS, timings, [1.0] * 4)
     assert row(same) == {
         "model, median of a call": f"{MODELS[0].name}, 2.000 ms",
         "against it": "its own copy",
@@ -41,10 +44,11 @@ def test_a_row_counts_what_is_said_and_what_is_covered(tmp_path):
         "slower": "25.0 %",
         "interval covers truth": "50.0 %",
         "half-width, median": "0.0325",
+        "noisy": "25.0 %",
         "seconds each, median": "1.00",
     }
     long_run = [1.04, 1.045, 1.05, 1.05, 1.055, 1.06]
-    found = row(Case(MODELS[0], tmp_path, None, timings, [1.0] * 4, long_run))
+    found = row(Case(MODELS[0], tmp_path, 21, timings, [1.0] * 4, long_run))
     assert found["against it"] == "21 blocks against 20"
     assert found["true ratio"].startswith("1.0500 [1.04")
     assert found["interval covers truth"] == "25.0 %"
@@ -52,13 +56,14 @@ def test_a_row_counts_what_is_said_and_what_is_covered(tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmark_in_small():
-    options = ["--model", "very small", "--same", "3", "--slower", "3", "--long-run", "6"]
+    options = ["--model", "very small", "--same", "3", "--slower", "3", "--faster", "3"]
+    options += ["--long-run", "6"]
     done = CliRunner().invoke(main, options)
     assert done.exit_code == 0, done.output
     rows = [line for line in done.output.splitlines() if line.startswith("| very small")]
-    assert len(rows) == 3  # two of timings, one of controls
+    assert len(rows) == 4  # three of timings, one of controls
     said = [float(cell.strip(" %|")) for cell in rows[1].split("|") if cell.endswith("% ")]
-    assert len(said) == 3
+    assert len(said) == 4
     assert all(0 <= share <= 100 for share in said)
     assert "1 busy process of our own" in done.output
 
