@@ -4,7 +4,10 @@ from __future__ import annotations
 
 # Name in a config -> "module:Class", imported only when a study uses it.
 BUILTIN = {
+    "depth_pruning": "compressors.depth:DepthPruning",
     "structured_pruning": "compressors.pruning:StructuredPruning",
+    "unstructured_pruning": "compressors.sparsity:UnstructuredPruning",
     "distillation": "compressors.distillation:Distillation",
+    "weight_clustering": "compressors.clustering:WeightClustering",
     "onnx_quantization": "compressors.quantization:OnnxQuantization",
 }

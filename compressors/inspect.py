@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -95,3 +96,19 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from tensors_in(part)
+
+
+def layers_matching(model: nn.Module, pattern: str) -> list[str]:
+    """The names of the prunable layers that a pattern means.
+
+    Args:
+        pattern: Shell patterns, separated by `|`; one that matches a module means all inside it.
+    """
+    parts = [part.strip() for part in pattern.split("|") if part.strip()]
+    layers = [name for name, module in model.named_modules() if isinstance(module, PRUNABLE)]
+    return [name for name in layers if any(_is_inside(name, part) for part in parts)]
+
+
+def _is_inside(name: str, pattern: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))

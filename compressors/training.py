@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .inspect import forward, weights_digest
+from .inspect import PRUNABLE, forward, weights_digest
 
 
 @contextmanager
@@ -49,6 +49,9 @@ def fit(
 ) -> None:
     """Train in place with AdamW under a one-cycle schedule (Smith and Topin 2019).
 
+    Weights of convolutions and linear layers that are zero stay zero, so what was pruned stays
+    pruned; a layer that begins as nothing but zeros is trained.
+
     Args:
         batches: Gives one epoch of batches per call.
         loss: (outputs, batch) -> scalar tensor.
@@ -63,6 +66,7 @@ def fit(
         raise ValueError("training needs at least one batch, got none from train_batches()")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
+    pruned = [(weight, weight == 0) for weight in _pruned_weights(model)]
     was_training = model.training
     model.train()
     for epoch in range(epochs):
@@ -75,6 +79,8 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            for weight, zero in pruned:
+                weight.masked_fill_(zero, 0.0)
             schedule.step()
     model.train(was_training)
 
@@ -142,6 +148,11 @@ def train_once(
             save_model(model, str(Path(scratch) / path.name))
             (Path(scratch) / path.name).rename(path)
     return model.eval()
+
+
+def _pruned_weights(model: nn.Module) -> list[torch.Tensor]:
+    weights = [m.weight.data for m in model.modules() if isinstance(m, PRUNABLE)]
+    return [weight for weight in weights if 0 < weight.count_nonzero() < weight.numel()]
 
 
 def _length(batches: Iterable[Any]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from storage import Study
 from strategies.base import Strategy, capabilities
-from strategies.space import Knob, Space, SpaceError
+from strategies.space import Space
 
 from .audit import HAS_AUDIT
 from .config import StudyConfig, parse_config
@@ -18,6 +18,7 @@ from .enqueue import resolve
 from .environment import core_count, cpu_facts, library_versions
 from .errors import ConfigError, NasliteError, Problem, TaskChanged
 from .goals import Goals
+from .knob_specs import resolved_space
 from .metrics import drop_name, metric_names
 from .parts import make_runtime, make_steps, make_task
 from .registry import unknown_name
@@ -52,7 +53,7 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     threads = config.threads or max(1, core_count() // config.workers)
     loaded = make_task(config, folder, threads, problems)
     steps = make_steps(config, folder, problems)
-    space = _resolved_space(config, steps, loaded, problems)
+    space = resolved_space(config, steps, loaded, problems)
     strategy = _strategy(config, folder, problems)
     _check_runtime(config, folder, steps, problems)
     goals = _goals(config, loaded, problems)
@@ -105,63 +106,6 @@ def prepare_stored(study: Study, workers: int | None = None) -> Prepared:
     pipeline = tuple(step for step in steps if step is not None)
     facts = dict(study.facts)
     return Prepared(config, folder, loaded, space, pipeline, strategy, goals, facts)
-
-
-def _resolved_space(
-    config: StudyConfig,
-    steps: list[Step | None],
-    loaded: LoadedTask | None,
-    problems: list[Problem],
-) -> Space | None:
-    knobs: list[Knob] = []
-    before = len(problems)
-    for position, (step, entry) in enumerate(zip(steps, config.pipeline, strict=True)):
-        ((name, specs),) = entry.items()
-        if step is not None:
-            knobs += _resolved_knobs(step, specs, f"pipeline.{position}.{name}", loaded, problems)
-    if len(problems) > before:
-        return None
-    try:
-        return Space(knobs)
-    except SpaceError as error:
-        problems.append(Problem("pipeline", str(error)))
-        return None
-
-
-def _resolved_knobs(
-    step: Step,
-    specs: dict[str, Any],
-    path: str,
-    loaded: LoadedTask | None,
-    problems: list[Problem],
-) -> list[Knob]:
-    compressor: Any = step.compressor
-    model, task = (loaded.model, loaded.task) if loaded else (None, None)
-    try:
-        declared = compressor.knobs(model, task)
-    except Exception as error:
-        if loaded is not None:  # without a model, only knobs that do not depend on it are known
-            problems.append(Problem(path, f"{type(error).__name__}: {error}"))
-        return []
-    known = [knob.name for knob in declared]
-    for name in specs:
-        if name not in known:
-            problems.append(Problem(f"{path}.{name}", unknown_name("knob", name, known)))
-    resolved = []
-    for knob in declared:
-        try:
-            resolved.append(_prefixed(knob.resolve(specs.get(knob.name)), step.name))
-        except SpaceError as error:
-            parts = (path, knob.name, error.path)
-            problems.append(Problem(".".join(part for part in parts if part), str(error)))
-    return resolved
-
-
-def _prefixed(knob: Knob, name: str) -> Knob:
-    when = knob.active_when
-    if when is not None:
-        when = replace(when, knob=f"{name}.{when.knob}")
-    return replace(knob, name=f"{name}.{knob.name}", active_when=when)
 
 
 def _strategy(config: StudyConfig, folder: Path, problems: list[Problem]) -> Strategy | None:

@@ -1,0 +1,170 @@
+"""Unstructured pruning: which weights become zero, and that they stay so."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from assets.toy_models import TaskOf, conv_net, mlp
+from assets.toy_task import Toy
+from torch import nn
+
+from compressors.base import Context, Refused
+from compressors.sparsity import (
+    UnstructuredPruning,
+    keep_above_mean,
+    keep_largest,
+    keep_n_of_m,
+)
+from compressors.testing import ModelCompressorContract
+from compressors.training import fit
+from strategies.space import SpaceError
+
+PLAIN = {"ignore": "", "batchnorm_batches": 0, "bias_correction": False}
+LAYER = {"method": "l1_layer", "sparsity": 0.5, **PLAIN}
+
+
+@cache
+def toy_task():
+    return Toy()
+
+
+class TestUnstructuredPruning(ModelCompressorContract):
+    options = [
+        LAYER,
+        {**LAYER, "method": "l1_global", "sparsity": 0.7, "bias_correction": True},
+        {"method": "mean_threshold", "threshold": 0.5, **PLAIN},
+        {"method": "n_m", "pattern": "2:4", **PLAIN, "ignore": "classifier"},
+    ]
+    seeded_options = [{**LAYER, "batchnorm_batches": 2}]
+
+    def make(self):
+        return UnstructuredPruning()
+
+    def task(self):
+        return toy_task()
+
+
+def numbers():
+    return torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def pruned(model, options, tmp_path, inputs=None):
+    task = TaskOf(model, (numbers() if inputs is None else inputs, None))
+    context = Context(task, lambda: copy.deepcopy(model), 0, tmp_path)
+    return UnstructuredPruning().apply(model, options, context)[0]
+
+
+def layers(model):
+    return [m.weight.detach().numpy() for m in model if isinstance(m, (nn.Linear, nn.Conv2d))]
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_the_smallest_weights_of_the_model_go(tmp_path, sparsity):
+    model = mlp()
+    before, after = (
+        layers(model),
+        layers(pruned(model, {**LAYER, "method": "l1_global", "sparsity": sparsity}, tmp_path)),
+    )
+    flat = np.concatenate([np.abs(w).ravel() for w in before])
+    limit = np.sort(flat)[round(sparsity * len(flat)) - 1]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new, np.where(np.abs(old) <= limit, 0, old))
+
+
+def test_the_same_share_of_each_layer_goes(tmp_path):
+    model = mlp()
+    for old, new in zip(layers(model), layers(pruned(model, LAYER, tmp_path)), strict=True):
+        limit = np.sort(np.abs(old).ravel())[old.size // 2 - 1]
+        np.testing.assert_array_equal(new, np.where(np.abs(old) <= limit, 0, old))
+
+
+def test_weights_below_a_share_of_their_rows_mean_magnitude_go(tmp_path):
+    model = conv_net(width=8)
+    options = {"method": "mean_threshold", "threshold": 0.75, **PLAIN}
+    images = torch.zeros(2, 3, 8, 8)
+    for old, new in zip(
+        layers(model), layers(pruned(model, options, tmp_path, images)), strict=True
+    ):
+        rows = np.abs(old).reshape(len(old), -1)
+        stays = rows >= 0.75 * rows.mean(axis=1, keepdims=True)
+        np.testing.assert_array_equal(new, np.where(stays.reshape(old.shape), old, 0))
+
+
+def test_two_of_four_neighbours_stay():
+    weights = torch.tensor([[1.0, -4.0, 3.0, 2.0, 0.5, 0.1, -0.2, 0.3, 9.0, 8.0]])
+    kept = weights * keep_n_of_m(weights, 2, 4)
+    # Of a rest of two, one stays.
+    assert kept.tolist() == [[0, -4, 3, 0, 0.5, 0, 0, pytest.approx(0.3), 9, 0]]
+
+
+def test_of_equal_weights_as_many_go_as_of_others():
+    assert keep_largest(torch.ones(10), 0.3).sum() == 7
+    assert keep_n_of_m(torch.ones(2, 4), 2, 4).sum(1).tolist() == [2, 2]
+    assert keep_above_mean(torch.ones(2, 4), 1.0).all()
+
+
+def test_ignored_layers_keep_their_weights(tmp_path):
+    model = mlp()
+    result = pruned(model, {**LAYER, "ignore": "0"}, tmp_path)
+    assert torch.equal(result[0].weight, model[0].weight)
+    assert (result[2].weight == 0).float().mean() == 0.5
+    with pytest.raises(Refused, match="no layer is left"):
+        pruned(model, {**LAYER, "ignore": "0 | 2"}, tmp_path)
+
+
+def test_training_leaves_pruned_weights_at_zero(tmp_path):
+    result = pruned(mlp(), LAYER, tmp_path)
+    zeros = [m.weight == 0 for m in result if isinstance(m, nn.Linear)]
+    batch = (numbers(), torch.tensor([0, 1, 2, 3]))
+    before = result[0].weight.clone()
+    fit(
+        result,
+        lambda: [batch] * 4,
+        lambda outputs, batch: nn.functional.cross_entropy(outputs, batch[1]),
+        inputs=lambda batch: batch[0],
+        epochs=2,
+        lr=0.01,
+    )
+    assert not torch.equal(result[0].weight, before)
+    for layer, zero in zip((result[0], result[2]), zeros, strict=True):
+        assert torch.equal(layer.weight == 0, zero)
+
+
+def test_a_layer_of_zeros_is_trained():
+    model = mlp()
+    nn.init.zeros_(model[2].weight)
+    batch = (numbers(), torch.tensor([0, 1, 2, 3]))
+    fit(
+        model,
+        lambda: [batch],
+        lambda outputs, batch: nn.functional.cross_entropy(outputs, batch[1]),
+        inputs=lambda batch: batch[0],
+        epochs=1,
+        lr=0.01,
+    )
+    assert (model[2].weight != 0).any()
+
+
+@pytest.mark.parametrize("method", ["l1_layer", "l1_global"])
+def test_bias_correction_brings_mean_outputs_back(tmp_path, method):
+    model, inputs = mlp(), numbers()
+    options = {**LAYER, "method": method, "sparsity": 0.8}
+    plain = pruned(model, options, tmp_path)
+    corrected = pruned(model, {**options, "bias_correction": True}, tmp_path)
+    wanted = model(inputs).mean(0)
+    assert not torch.allclose(plain(inputs).mean(0), wanted, atol=1e-3)
+    torch.testing.assert_close(corrected(inputs).mean(0), wanted, atol=1e-5, rtol=0)
+    assert torch.equal(corrected[2].weight, plain[2].weight)
+
+
+def test_a_pattern_that_names_no_layer_is_an_error_of_the_config():
+    knobs = {k.name: k for k in UnstructuredPruning().knobs(mlp(), toy_task())}
+    assert knobs["ignore"].resolve("0").values == ("0",)
+    assert knobs["ignore"].resolve(["", "2"]).values == ("", "2")
+    assert knobs["ignore"].resolve().values == ("",)
+    with pytest.raises(SpaceError, match="must match a layer, got 'nothing'; layers: 0, 2"):
+        knobs["ignore"].resolve("nothing")
+    with pytest.raises(SpaceError, match="must be text, got 3"):
+        knobs["ignore"].resolve(3)
