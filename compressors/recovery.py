@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -70,8 +71,9 @@ def output_means(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
         calls[name] = calls.get(name, 0) + 1
         means[name] = channel_means(module, output)
 
+    model = copy.deepcopy(model).eval()
     with _observed(model, note), torch.no_grad():
-        forward(model.eval(), inputs)
+        forward(model, inputs)
     return {name: mean for name, mean in means.items() if calls[name] == 1}
 
 

