@@ -106,7 +106,8 @@ class ModelCompressor(Protocol):
     """nn.Module -> nn.Module; deterministic by seed, never mutates its input.
 
     `version` is raised when the same options begin to give another result; `libraries` names the
-    distributions whose versions matter. Both are part of a stage's cache key.
+    distributions whose versions matter. Both are part of a stage's cache key. It may also have a
+    `kind`, `prune`, `distil` or `cluster`, by which a config with another order is refused.
     """
 
     version: int

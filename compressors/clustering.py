@@ -27,6 +27,7 @@ class WeightClustering:
 
     version = 1
     libraries = ("numpy", "torch")
+    kind = "cluster"
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         return [

@@ -36,6 +36,7 @@ class DepthPruning:
 
     version = 1
     libraries = ("torch",)
+    kind = "prune"
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         count = MOST_BLOCKS if model is None else _count(model, task)

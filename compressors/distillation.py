@@ -26,6 +26,7 @@ class Distillation:
 
     version = 1
     libraries = ("torch",)
+    kind = "distil"
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         active = Condition("epochs", ">", 0)

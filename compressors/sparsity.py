@@ -33,6 +33,7 @@ class UnstructuredPruning:
 
     version = 1
     libraries = ("torch",)
+    kind = "prune"
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         active = Condition("method", "!=", "none")

@@ -19,6 +19,10 @@ from .stages import Step
 if TYPE_CHECKING:
     from .task import LoadedTask
 
+# What a model compressor does, by its class attribute `kind`, in the order in which they pay. One
+# that declares none may stand anywhere.
+KINDS = ("prune", "distil", "cluster")
+
 
 def make_task(
     config: StudyConfig, folder: Path, threads: int, problems: list[Problem]
@@ -52,6 +56,7 @@ def make_steps(config: StudyConfig, folder: Path, problems: list[Problem]) -> li
         except NasliteError as error:
             problems.append(Problem(f"pipeline.{position}", str(error)))
             steps.append(None)
+    _check_order(steps, problems)
     for position, (step, following) in enumerate(pairwise(steps)):
         if step and following and following.changes_model and not step.changes_model:
             problems.append(
@@ -87,3 +92,25 @@ def _compressor(found: Any) -> ModelCompressor | ArtifactCompressor:
         f"{type(compressor).__name__} must have version, libraries, knobs() and apply(), and"
         " either replay() (it changes the model) or formats (it changes the exported file)"
     )
+
+
+def _check_order(steps: list[Step | None], problems: list[Problem]) -> None:
+    """Whether the model compressors that declare a kind stand in the order of KINDS."""
+    last: Step | None = None
+    for position, step in enumerate(steps):
+        if step is None or _kind(step) not in KINDS:
+            continue
+        if last and KINDS.index(_kind(step)) < KINDS.index(_kind(last)):
+            problems.append(
+                Problem(
+                    f"pipeline.{position}",
+                    f"{step.name!r} must stand before {last.name!r}:"
+                    f" first {', then '.join(KINDS)}, then what changes the exported file",
+                )
+            )
+            return
+        last = step
+
+
+def _kind(step: Step) -> str:
+    return str(getattr(step.compressor, "kind", ""))

@@ -97,6 +97,14 @@ def test_what_changes_the_model_stands_before_what_changes_the_file(workspace):
     assert "must stand before 'onnx_quantization'" in found["pipeline.1"]
 
 
+def test_model_compressors_stand_in_the_canonical_order(workspace):
+    wrong = ["distillation", "weight_clustering", "structured_pruning", "depth_pruning"]
+    found = problems(workspace.config(pipeline=wrong))
+    assert set(found) == {"pipeline.2"}
+    assert "'structured_pruning' must stand before 'weight_clustering'" in found["pipeline.2"]
+    assert "first prune, then distil, then cluster" in found["pipeline.2"]
+
+
 def test_an_unknown_option_of_a_strategy_is_named(workspace):
     found = problems(workspace.config(strategy={"name": "random", "population": 3}))
     assert "unknown option 'population'" in found["strategy.population"]
