@@ -98,7 +98,7 @@ def _masks(weights: list[Tensor], options: Options) -> list[Tensor]:
     method = options["method"]
     if method == "l1_global":
         mask = keep_largest(torch.cat([w.reshape(-1) for w in weights]), options["sparsity"])
-        parts = mask.split([w.numel() for w in weights])
+        parts = torch.split(mask, [w.numel() for w in weights])
         return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
     if method == "l1_layer":
         return [keep_largest(w, options["sparsity"]) for w in weights]

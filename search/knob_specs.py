@@ -82,7 +82,7 @@ def _spec_name(name: str, specs: Mapping[str, Any]) -> str | None:
     """Which entry is about a knob: the one of its name, else the last pattern that matches it."""
     if name in specs:
         return name
-    return next((pattern for pattern in reversed(specs) if _means(pattern, name)), None)
+    return next((pattern for pattern in reversed(list(specs)) if _means(pattern, name)), None)
 
 
 def _means(pattern: str, name: str) -> bool:
