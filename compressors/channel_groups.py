@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.func import functional_call
 from .channel_slices import (
     Side,
     Slices,
+    UnknownLayer,
     parts_of,
     slices_of,
     take,
@@ -25,6 +26,7 @@ from .channel_slices import (
 from .errors import is_of_the_machine
 from .inspect import PRUNABLE, all_trainable, forward, output_layers, tensors_in
 
+HEADS = ("num_heads", "n_heads", "heads")  # what code calls the number of them
 CLOSE = 1e-4  # of the greatest output: what the order of a sum may change
 
 
@@ -110,11 +112,15 @@ def channel_groups(model: nn.Module, inputs: Any) -> tuple[list[ChannelGroup], d
     for group in groups:
         if interface.intersection(group.layers):
             continue
-        reason = _why_not(model, group, inputs, before)
-        if reason is None:
-            found.append(group)
+        refusals = []
+        for way in _ways(model, group):
+            reason = _why_not(model, way, inputs, before)
+            if reason is None:
+                found.append(way)
+                break
+            refusals.append(reason)
         else:
-            reasons[group.name] = reason
+            reasons[group.name] = refusals[0]
     return found, {name: why for name, why in reasons.items() if name not in interface}
 
 
@@ -218,6 +224,15 @@ def _parts(model: nn.Module, member: Member) -> int:
     return 1 if member.bare else parts_of(model.get_submodule(member.layer), member.side)
 
 
+def _ways(model: nn.Module, group: ChannelGroup) -> Iterable[ChannelGroup]:
+    """The group as it is, and in parts that code may tell apart: halves, heads of attention."""
+    yield group
+    owner = model.get_submodule(group.name.rpartition(".")[0])
+    heads = [getattr(owner, name, 0) for name in HEADS]
+    for parts in (2, *(count for count in heads if isinstance(count, int) and count > 1)):
+        yield replace(group, parts=math.lcm(group.parts, parts))
+
+
 def _why_not(
     model: nn.Module, group: ChannelGroup, inputs: Any, before: list[Tensor]
 ) -> str | None:
@@ -256,7 +271,9 @@ def _shuffled(model: nn.Module, group: ChannelGroup) -> dict[str, Tensor]:
         order = torch.tensor(_order(member, source, width))
         for slices in member.slices(model):
             name = f"{member.layer}.{slices.tensor}".lstrip(".")
-            tensor = changed.get(name, state[name])
+            tensor = changed.get(name, state.get(name))
+            if tensor is None:
+                raise UnknownLayer(f"{name} is computed, not stored")
             changed[name] = tensor.index_select(slices.dim, slices.positions(order, width))
     return changed
 

@@ -18,6 +18,8 @@ from assets.vision_models import (
     CifarResNet,
     ConvNeXt,
     Dense,
+    Gated,
+    Heads,
     Shuffle,
     SqueezeExcite,
     UNet,
@@ -187,6 +189,39 @@ def test_attention_loses_as_much_of_each_head():
     rows = model.attention.in_proj_weight[[0, 1, 2, 8, 9, 10]][:, [0, 1, 2, 8, 9, 10]]
     assert torch.equal(smaller.attention.in_proj_weight[:6], rows)
     assert smaller(torch.randn(2, 5, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "parts"), [(Gated, "both", 2), (Heads, "q", 3), (Heads, "patches", 1)]
+)
+def test_parts_that_code_tells_apart_lose_as_much_each(kind, name, parts):
+    model = made(kind)
+    group = next(g for g in channel_groups(model, images())[0] if g.name == name)
+    assert group.parts == parts
+    smaller = copy.deepcopy(model)
+    keep_channels(smaller, [(group, group.everywhere(torch.arange(group.local_width // 2)))])
+    assert smaller(images()).shape == (2, 5)
+
+
+def test_gates_go_with_what_they_gate():
+    model = made(Gated)
+    (group,), _ = channel_groups(model, images())
+    smaller = copy.deepcopy(model)
+    left = keep_channels(smaller, [(group, group.everywhere(torch.tensor([1, 4])))])
+    assert left["both"].tolist() == [1, 4, 9, 12]
+    assert torch.equal(smaller.linear.weight, model.linear.weight[:, [1, 4]])
+    with torch.no_grad():
+        x, gate = model.both(images())[:, [1, 4, 9, 12]].chunk(2, 1)
+        wanted = smaller.linear((x * gate.sigmoid()).mean((2, 3)))
+        torch.testing.assert_close(smaller(images()), wanted)
+
+
+def test_weights_that_are_computed_cannot_go():
+    model = conv_net()
+    model[3] = torch.nn.utils.parametrizations.weight_norm(model[3])
+    found, reasons = channel_groups(model, images())
+    assert found == []
+    assert "3.weight is computed, not stored" in reasons["0"]
 
 
 def test_tensors_that_stay_are_shared_by_nobody():

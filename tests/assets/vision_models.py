@@ -223,3 +223,37 @@ class UNet(nn.Module):
         skipped = relu(self.down(x))
         x = relu(self.up(relu(self.bottom(skipped))))
         return self.out(relu(self.join(torch.cat([skipped, x], 1))))
+
+
+class Gated(nn.Module):
+    """Half of the channels gate the other half; 3x8x8 images."""
+
+    def __init__(self):
+        super().__init__()
+        self.both = nn.Conv2d(3, 16, 3)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x, gate = self.both(x).chunk(2, 1)
+        return self.linear((x * gate.sigmoid()).mean((2, 3)))
+
+
+class Heads(nn.Module):
+    """Attention whose code takes any width of a head; 3x8x8 images."""
+
+    def __init__(self, width=12):
+        super().__init__()
+        self.num_heads = 3
+        self.patches = nn.Conv2d(3, width, 4, 4)
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.linear = nn.Linear(width, 5)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        q, k, v = (self._split(layer(x)) for layer in (self.q, self.k, self.v))
+        y = (q @ k.transpose(-2, -1) / 2).softmax(-1) @ v
+        x = x + self.proj(y.transpose(1, 2).flatten(2))
+        return self.linear(x.mean(1))
+
+    def _split(self, x):
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
