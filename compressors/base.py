@@ -86,6 +86,26 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """The result of the same training with fewer epochs, to go on from.
+
+    Args:
+        epochs: How many it has had.
+        state: What it handed to `Context.keep`.
+    """
+
+    epochs: int
+    model: nn.Module
+    state: Mapping[str, Tensor]
+
+
+def _unheard(epoch: int, epochs: int, model: nn.Module) -> None: ...
+
+
+def _dropped(state: Mapping[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a compressor may use besides the model.
 
@@ -93,12 +113,23 @@ class Context:
         original: Returns a fresh copy of the uncompressed model.
         seed: For every random choice of this stage.
         workdir: An empty folder for the files of an artifact compressor.
+        device: Where models are trained, `cpu` or `cuda`; what is given back lies on the CPU.
+        amp: The number format of a mixed-precision training on `cuda`: none, bf16 or fp16.
+        epoch_ended: To be called after each epoch of a training with its number (from 1), of how
+            many, and the model as it is then; what it raises must be let through.
+        earlier: See `TrainingCompressor.continues`.
+        keep: Takes the tensors with which a longer training could go on from this one's end.
     """
 
     task: Task
     original: Callable[[], nn.Module]
     seed: int
     workdir: Path
+    device: str = "cpu"
+    amp: str = "none"
+    epoch_ended: Callable[[int, int, nn.Module], None] = _unheard
+    earlier: Earlier | None = None
+    keep: Callable[[Mapping[str, Tensor]], None] = _dropped
 
 
 @runtime_checkable
@@ -129,6 +160,23 @@ class ModelCompressor(Protocol):
 
     def replay(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         """The structure that a recipe describes; the weights come from a state dict."""
+        ...
+
+
+@runtime_checkable
+class TrainingCompressor(ModelCompressor, Protocol):
+    """A model compressor that trains; how many epochs, its option `epochs` says."""
+
+    def epochs(self, options: Options) -> int:
+        """Of how many epochs it will tell `context.epoch_ended`."""
+        ...
+
+    def continues(self, options: Options) -> bool:
+        """Whether a training with more epochs begins with exactly this one.
+
+        Its seed does then not depend on `epochs`, and it goes on from `context.earlier` where
+        there is such, with the same result as from the beginning.
+        """
         ...
 
 

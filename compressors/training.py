@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .base import Earlier
+from .checkpoints import restore, saved
+from .devices import loss_scaler, mixed_precision, moved, repeatable
 from .inspect import PRUNABLE, forward, weights_digest
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("one_cycle", "constant")
 
 
 @contextmanager
@@ -26,10 +32,8 @@ def seeded(seed: int) -> Iterator[None]:
     Users' data loaders and third-party libraries draw from them; ours never do.
     """
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
+    with torch.random.fork_rng(devices=_cuda_devices()):
+        _seed(seed)
         try:
             yield
         finally:
@@ -46,8 +50,15 @@ def fit(
     epochs: int,
     lr: float,
     weight_decay: float = 0.01,
-) -> None:
-    """Train in place with AdamW under a one-cycle schedule (Smith and Topin 2019).
+    optimizer: str = "adamw",
+    schedule: str = "one_cycle",
+    device: str = "cpu",
+    amp: str = "none",
+    seed: int | None = None,
+    earlier: Earlier | None = None,
+    epoch_ended: Callable[[int], None] = lambda epoch: None,
+) -> dict[str, torch.Tensor]:
+    """Train in place, by default with AdamW under a one-cycle schedule (Smith and Topin 2019).
 
     Weights of convolutions and linear layers that are zero stay zero, so what was pruned stays
     pruned; a layer that begins as nothing but zeros is trained.
@@ -56,7 +67,18 @@ def fit(
         batches: Gives one epoch of batches per call.
         loss: (outputs, batch) -> scalar tensor.
         inputs: batch -> what the model is called with.
-        lr: The peak learning rate.
+        lr: The peak learning rate of `one_cycle`; with `constant`, that of all steps.
+        optimizer: adamw, or sgd (Nesterov's momentum, 0.9).
+        device: Where it happens; the model lies on the CPU before and after.
+        amp: none, bf16 or fp16 (see `devices.mixed_precision`).
+        seed: Each epoch begins with generators seeded by it and its number; None leaves them
+            alone.
+        earlier: Go on from there, with the bits of a training from the beginning; needs a seed
+            and the `constant` schedule.
+        epoch_ended: Called with the number of each epoch, from 1.
+
+    Returns:
+        The optimizer's state, which `earlier` takes.
 
     Raises:
         ValueError: The loss is not finite, or there is no batch.
@@ -64,25 +86,42 @@ def fit(
     steps = _length(batches())
     if steps == 0:
         raise ValueError("training needs at least one batch, got none from train_batches()")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
-    pruned = [(weight, weight == 0) for weight in _pruned_weights(model)]
+    pruned = [(weight, weight == 0) for weight in _pruned_weights(model.to(device))]
+    chosen = _optimizer(optimizer, model, lr, weight_decay)
+    cycle = None
+    if schedule == "one_cycle":
+        total = epochs * steps
+        cycle = torch.optim.lr_scheduler.OneCycleLR(chosen, lr, total_steps=total)
+    scaler = loss_scaler(device, amp)
+    if earlier is not None:
+        assert cycle is None, "what a cycle did before depends on its length"
+        model.load_state_dict(earlier.model.state_dict())
+        restore(chosen, scaler, earlier.state)
     was_training = model.training
     model.train()
-    for epoch in range(epochs):
-        for step, batch in enumerate(batches()):
-            if step == steps:
-                break
-            value = loss(forward(model, inputs(batch)), batch)
-            if not torch.isfinite(value):
-                raise ValueError(f"the training loss is {value.item()} in epoch {epoch + 1}")
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            for weight, zero in pruned:
-                weight.masked_fill_(zero, 0.0)
-            schedule.step()
-    model.train(was_training)
+    with repeatable(device):
+        for epoch in range(earlier.epochs if earlier else 0, epochs):
+            if seed is not None:
+                _seed(_epoch_seed(seed, epoch))
+            for step, batch in enumerate(batches()):
+                if step == steps:
+                    break
+                there = moved(batch, device)
+                with mixed_precision(device, amp):
+                    value = loss(forward(model, inputs(there)), there)
+                if not torch.isfinite(value):
+                    raise ValueError(f"the training loss is {value.item()} in epoch {epoch + 1}")
+                chosen.zero_grad(set_to_none=True)
+                scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+                scaler.step(chosen)
+                scaler.update()
+                for weight, zero in pruned:
+                    weight.masked_fill_(zero, 0.0)
+                if cycle is not None:
+                    cycle.step()
+            epoch_ended(epoch + 1)
+    model.train(was_training).to("cpu")
+    return saved(chosen, scaler)
 
 
 def reestimate_batch_norm(
@@ -148,6 +187,33 @@ def train_once(
             save_model(model, str(Path(scratch) / path.name))
             (Path(scratch) / path.name).rename(path)
     return model.eval()
+
+
+def _cuda_devices() -> list[int]:
+    """The GPUs whose generators somebody may have used."""
+    is_used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return list(range(torch.cuda.device_count())) if is_used else []
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(hashlib.sha256(f"{seed}/{epoch}".encode()).hexdigest()[:15], 16)
+
+
+def _optimizer(
+    name: str, model: nn.Module, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    parameters = model.parameters()
+    if name == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
 
 
 def _pruned_weights(model: nn.Module) -> list[torch.Tensor]:

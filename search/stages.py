@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressors.base import ArtifactCompressor, ModelCompressor
+from compressors.base import ArtifactCompressor, ModelCompressor, TrainingCompressor
 from strategies.space import Candidate, Space
 
 from .environment import cpu_facts, library_versions
@@ -16,6 +16,8 @@ from .registry import source_digest
 from .runtimes.base import Runtime
 
 EXPORT = "export"
+EPOCHS = "epochs"  # the option of a training that `TrainingCompressor.continues` is about
+SCORED = 1  # raised when models are scored on other samples after an epoch
 CACHE_FORMAT = 1  # raised when entries of the stage cache change their form or the training loop
 
 
@@ -37,12 +39,17 @@ class Stage:
 
     Args:
         key: SHA-256 over everything that determines the result; equal keys, equal bytes.
+        family: Of a training that can be continued: the key without its number of epochs. Of
+            other stages, the key.
+        shorter: Epochs and keys of the trainings that it can go on from, the longest first.
     """
 
     name: str
     step: Step | None
     options: Mapping[str, Any]
     key: str
+    family: str
+    shorter: tuple[tuple[int, str], ...] = ()
 
     @property
     def changes_model(self) -> bool:
@@ -57,7 +64,18 @@ class Stage:
     @property
     def seed(self) -> int:
         """The stage's own seed: the same stage gives the same bytes in any trial, any order."""
-        return int(self.key[:15], 16)
+        return int(self.family[:15], 16)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs a training has; 0 for other stages."""
+        if self.step is None or not isinstance(self.step.compressor, TrainingCompressor):
+            return 0
+        return self.step.compressor.epochs(self.options)
+
+    def score_key(self, epoch: int) -> str:
+        """Of what the model scores after an epoch."""
+        return _key(self.family, "score", SCORED, epoch)
 
 
 def plan(
@@ -73,7 +91,7 @@ def plan(
     versions = library_versions(runtime.libraries)
     kind = type(runtime)
     key = _key(key, EXPORT, kind.__name__, source_digest(kind), runtime.version, {}, versions)
-    stages.append(Stage(EXPORT, None, {}, key))
+    stages.append(Stage(EXPORT, None, {}, key, key))
     for step in (s for s in steps if not s.changes_model):
         stages.append(_stage(key, step, candidate))
         key = stages[-1].key
@@ -81,15 +99,26 @@ def plan(
 
 
 def root_key(
-    weights: str, task_fingerprint: str, seed: int, threads: int, cpu_capability: str
+    weights: str,
+    task_fingerprint: str,
+    seed: int,
+    threads: int,
+    cpu_capability: str,
+    gpu: Sequence[str] = (),
 ) -> str:
     """The key of the uncompressed model.
 
     Training on a CPU is bit-reproducible for one number of threads and one instruction set.
+
+    Args:
+        gpu: What determines a training on one; empty where the CPU trains.
     """
     torch = library_versions(["torch"])
     isa = cpu_facts()["isa"]
-    return _key(CACHE_FORMAT, weights, task_fingerprint, seed, threads, cpu_capability, isa, torch)
+    return _key(
+        *(CACHE_FORMAT, weights, task_fingerprint, seed, threads, cpu_capability, isa, torch),
+        *gpu,
+    )
 
 
 def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
@@ -102,12 +131,20 @@ def _stage(parent: str, step: Step, candidate: Candidate) -> Stage:
     # The module of a user's file is named after its place, on which no result may depend.
     module = "" if source else kind.__module__.rpartition(".")[2]
     name = f"{module}.{kind.__qualname__}/{source}"
-    return Stage(
-        step.name,
-        step,
-        options,
-        _key(parent, step.name, name, compressor.version, options, versions),
-    )
+    # Knobs that a compressor got later, where they are at what was done before there were any.
+    added = getattr(compressor, "added", {})
+
+    def key(options: Mapping[str, Any]) -> str:
+        counted = {k: v for k, v in options.items() if k not in added or v != added[k]}
+        return _key(parent, step.name, name, compressor.version, counted, versions)
+
+    own = key(options)
+    if not (isinstance(compressor, TrainingCompressor) and compressor.continues(options)):
+        return Stage(step.name, step, options, own, own)
+    family = key({k: v for k, v in options.items() if k != EPOCHS})
+    fewer = range(compressor.epochs(options) - 1, 0, -1)
+    shorter = tuple((epochs, key({**options, EPOCHS: epochs})) for epochs in fewer)
+    return Stage(step.name, step, options, own, family, shorter)
 
 
 def _key(*parts: Any) -> str:

@@ -11,11 +11,15 @@ from assets.toy_task import Toy
 from torch.nn.functional import cross_entropy
 
 from compressors.base import Context, Refused
-from compressors.distillation import Distillation, distillation_loss
+from compressors.distillation import ADDED, Distillation, distillation_loss, output_distance
+from compressors.inspect import weights_digest
 from compressors.pruning import StructuredPruning
 from compressors.testing import ModelCompressorContract
+from compressors.training import seeded
 
-OPTIONS = {"epochs": 2, "temperature": 2.0, "alpha": 0.9, "lr": 0.01}
+OLD_OPTIONS = {"epochs": 2, "temperature": 2.0, "alpha": 0.9, "lr": 0.01}
+OPTIONS = {**OLD_OPTIONS, **ADDED}
+MSE = {**{k: v for k, v in OPTIONS.items() if k != "temperature"}, "loss": "mse"}
 PRUNING = {
     "ratio": 0.5,
     "importance": "l2",
@@ -34,6 +38,7 @@ class TestDistillation(ModelCompressorContract):
     seeded_options = [  # the task shuffles its training batches
         OPTIONS,
         {**OPTIONS, "epochs": 1, "alpha": 0.0},
+        {**MSE, "epochs": 1, "optimizer": "sgd", "schedule": "constant"},
     ]
 
     def make(self):
@@ -82,6 +87,35 @@ def test_squared_temperature_keeps_the_scale_of_the_gradients():
     torch.testing.assert_close(student.grad, limit, rtol=1e-3, atol=0)
 
 
+def test_mse_is_the_mean_squared_difference():
+    student, teacher = logits(1, 6, 5), logits(2, 6, 5)
+    expected = ((student.numpy() - teacher.numpy()) ** 2).mean()
+    assert output_distance(student, teacher).item() == pytest.approx(expected)
+
+
+def test_mse_takes_outputs_of_any_kind_in_their_order():
+    sizes = [(6, 5), (6, 2, 3)]
+    mine, wanted = ([logits(seed + n, *s) for n, s in enumerate(sizes)] for seed in (1, 5))
+    index = torch.zeros(6, dtype=torch.long)  # what is no floating-point number does not count
+    each = [((a.numpy() - b.numpy()) ** 2).mean() for a, b in zip(mine, wanted, strict=True)]
+    nested = [{"logits": a, "class": index, "more": (b,)} for a, b in (mine, wanted)]
+    assert output_distance(*nested).item() == pytest.approx(np.mean(each))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        (logits(1, 4, 5), logits(1, 4, 6)),
+        ((logits(1, 4, 5), logits(2, 4, 2)), (logits(1, 4, 5),)),
+        (torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long)),
+    ],
+    ids=["shapes", "count", "whole numbers"],
+)
+def test_mse_of_outputs_that_do_not_match_is_refused(student, teacher):
+    with pytest.raises(Refused, match=r"floating-point outputs of the original model's shapes"):
+        output_distance(student, teacher)
+
+
 def distilled(student, teacher, task, tmp_path, seed=0, **options):
     context = Context(task, lambda: copy.deepcopy(teacher), seed, tmp_path)
     result, _ = Distillation().apply(student, {**OPTIONS, **options}, context)
@@ -103,11 +137,21 @@ def distance(a, b, task):
     return torch.stack(squares).mean().item()
 
 
-@pytest.mark.parametrize("alpha", [0.9, 1.0])
-def test_a_perturbed_student_moves_towards_the_teacher(tmp_path, alpha):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": 0.9},
+        {"alpha": 1.0},
+        {"loss": "mse"},
+        {"optimizer": "sgd"},
+        {"schedule": "constant", "lr": 0.003},
+    ],
+    ids=str,
+)
+def test_a_perturbed_student_moves_towards_the_teacher(tmp_path, options):
     toy = toy_task()
     student = perturbed(toy.model())
-    result = distilled(student, toy.model(), toy, tmp_path, epochs=8, alpha=alpha)
+    result = distilled(student, toy.model(), toy, tmp_path, epochs=8, **options)
     assert distance(result, toy.model(), toy) < 0.5 * distance(student, toy.model(), toy)
 
 
@@ -155,6 +199,68 @@ def test_a_model_with_two_outputs_is_refused(tmp_path):
     task = TaskOf(TwoHeads(), (torch.zeros(4, 8), torch.zeros(4, dtype=torch.long)))
     with pytest.raises(Refused, match="one output tensor of logits, got tuple"):
         distilled(task.model(), task.model(), task, tmp_path)
+
+
+def test_mse_distils_a_model_with_two_outputs_without_labels(tmp_path):
+    with seeded(1):
+        batch = (torch.randn(64, 8), None)
+    task = TaskOf(TwoHeads(), batch)
+    student = perturbed(task.model())
+    result = distilled(student, task.model(), task, tmp_path, loss="mse", alpha=1.0, epochs=20)
+    with torch.no_grad():
+        before, after = (
+            output_distance(model(batch[0]), task.model()(batch[0])).item()
+            for model in (student, result)
+        )
+    assert after < before / 2
+
+
+def test_options_of_an_older_study_mean_what_they_meant(tmp_path):
+    toy = toy_task()
+    context = Context(toy, lambda: copy.deepcopy(toy.model()), 0, tmp_path)
+    student = perturbed(toy.model())
+    old, new = (Distillation().apply(student, o, context)[0] for o in (OLD_OPTIONS, OPTIONS))
+    assert weights_digest(old) == weights_digest(new)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": "mse"}, {"optimizer": "sgd"}, {"schedule": "constant"}, {"weight_decay": 0.3}],
+    ids=str,
+)
+def test_every_option_changes_the_result(tmp_path, change):
+    toy = toy_task()
+    student = perturbed(toy.model())
+    results = [distilled(student, toy.model(), toy, tmp_path, **o) for o in ({}, change)]
+    assert weights_digest(results[0]) != weights_digest(results[1])
+
+
+def test_every_epoch_is_told_with_the_model_as_it_is(tmp_path):
+    toy = toy_task()
+    told = []
+
+    def epoch_ended(epoch, epochs, model):
+        told.append((epoch, epochs, weights_digest(model)))
+
+    context = Context(toy, toy.model, 0, tmp_path, epoch_ended=epoch_ended)
+    result, _ = Distillation().apply(perturbed(toy.model()), {**OPTIONS, "epochs": 3}, context)
+    assert [epoch[:2] for epoch in told] == [(1, 3), (2, 3), (3, 3)]
+    assert len({digest for *_, digest in told}) == 3
+    assert told[-1][2] == weights_digest(result)
+
+
+def test_what_listening_to_an_epoch_raises_ends_the_training(tmp_path):
+    class Enough(Exception):
+        pass
+
+    def epoch_ended(epoch, epochs, model):
+        if epoch == 2:
+            raise Enough
+
+    toy = toy_task()
+    context = Context(toy, toy.model, 0, tmp_path, epoch_ended=epoch_ended)
+    with pytest.raises(Enough):
+        Distillation().apply(toy.model(), {**OPTIONS, "epochs": 3}, context)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):

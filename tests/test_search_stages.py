@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressors.distillation import Distillation
+from compressors.distillation import ADDED, Distillation
 from compressors.pruning import StructuredPruning
 from compressors.quantization import OnnxQuantization
 from search import stages
@@ -59,6 +59,50 @@ def test_stage_keys_stay_as_they_are(monkeypatch):
     }
 
 
+OPTIONS = {"epochs": 3, "temperature": 2.0, "alpha": 0.9, "lr": 0.01}
+KNOBS = [
+    Int(name="distillation.epochs", low=0, high=9, neutral=0),
+    Choice(name="distillation.schedule", values=("one_cycle", "constant"), neutral="one_cycle"),
+    Choice(name="distillation.loss", values=("kl", "mse"), neutral="kl"),
+]
+
+
+def training(**options):
+    candidate = {f"distillation.{name}": value for name, value in {**OPTIONS, **options}.items()}
+    return plan(candidate, Space(KNOBS), STEPS[1:2], OnnxRuntime(), "r")[0]
+
+
+def test_knobs_that_came_later_do_not_change_the_keys_of_what_was_before():
+    assert training(**ADDED).key == training().key
+    assert len({training(**{**ADDED, **o}).key for o in ({}, {"loss": "mse"}, {"loss": "x"})}) == 3
+
+
+def test_a_training_that_can_be_continued_has_the_seed_of_its_shorter_ones():
+    stage = training(schedule="constant")
+    shorter = [training(schedule="constant", epochs=epochs) for epochs in (2, 1)]
+    assert stage.shorter == ((2, shorter[0].key), (1, shorter[1].key))
+    assert {s.seed for s in shorter} == {stage.seed}
+    assert len({stage.key, *(s.key for s in shorter)}) == 3
+    assert training(schedule="constant", lr=0.02).seed != stage.seed
+    assert [stage.score_key(n) for n in (1, 2)] == [shorter[0].score_key(n) for n in (1, 2)]
+    assert stage.score_key(1) != stage.score_key(2)
+    assert (stage.epochs, stage.key == stage.family) == (3, False)
+
+
+def test_a_training_that_cannot_be_continued_has_a_seed_of_its_own():
+    stage, other = training(), training(epochs=2)
+    assert (stage.shorter, stage.family) == ((), stage.key)
+    assert stage.seed != other.seed
+    assert stage.score_key(1) != other.score_key(1)
+
+
+def test_only_trainings_have_epochs():
+    stages = plan(
+        {"structured_pruning.ratio": 0.5, "distillation.lr": 0.0}, SPACE, STEPS, OnnxRuntime(), "r"
+    )
+    assert [stage.epochs for stage in stages] == [0, 0]
+
+
 def test_the_root_key_depends_on_all_that_training_depends_on(monkeypatch):
     reference = ("weights", "task", 0, 1, "AVX2")
     keys = {stages.root_key(*reference)}
@@ -70,7 +114,9 @@ def test_the_root_key_depends_on_all_that_training_depends_on(monkeypatch):
     keys.add(stages.root_key(*reference))
     monkeypatch.setattr(stages, "library_versions", lambda names: {"torch": "other"})
     keys.add(stages.root_key(*reference))
-    assert len(keys) == 8
+    keys.add(stages.root_key(*reference, gpu=("cuda", "H100", "13.0", "none")))
+    keys.add(stages.root_key(*reference, gpu=("cuda", "H100", "13.0", "bf16")))
+    assert len(keys) == 10
 
 
 MINE = """
