@@ -16,7 +16,14 @@ from pydantic_core import PydanticUndefined
 import compressors
 import strategies
 from search import runtimes
-from search.config import BudgetConfig, LimitsConfig, RuntimeConfig, StrategyConfig, StudyConfig
+from search.config import (
+    BudgetConfig,
+    LimitsConfig,
+    RuntimeConfig,
+    StopConfig,
+    StrategyConfig,
+    StudyConfig,
+)
 from search.metrics import METRICS
 from search.registry import load
 from search.report import knob_values
@@ -47,6 +54,8 @@ def config_reference() -> str:
         _keys("`strategy`", StrategyConfig),
         "A strategy without options may be given by its name alone: `strategy: random`.\n",
         _keys("`budget`", BudgetConfig),
+        _keys("`stop`", StopConfig),
+        "A rule without options may be given by its name alone: `stop: median`.\n",
         _keys("`limits`", LimitsConfig),
         _plugins("Strategies", "strategies", strategies.BUILTIN),
         *_strategy_options(),

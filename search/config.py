@@ -18,6 +18,7 @@ from .config_sections import (
     LimitsConfig,
     RuntimeConfig,
     Section,
+    StopConfig,
     StrategyConfig,
 )
 from .errors import ConfigError, Problem
@@ -89,6 +90,15 @@ class StudyConfig(Section):
     threads: int | None = Field(
         None, ge=1, description="Threads of torch in each worker; default: cores // workers."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where models are trained; `auto`: on a GPU if torch finds one when the study"
+        " is created. Files are scored and timed on the CPU all the same.",
+    )
+    amp: Literal["none", "bf16", "fp16"] = Field(
+        "none", description="Mixed precision of trainings on a GPU; a CPU takes no notice of it."
+    )
+    stop: StopConfig = Field(StopConfig(), description="When a training is given up.")
     limits: LimitsConfig = Field(LimitsConfig(), description="What one trial may take.")
     exclusive_latency: bool = Field(
         True,

@@ -34,6 +34,13 @@ Bytes = Annotated[str | int, BeforeValidator(_size)]
 Lag = Annotated[int | Literal["async"] | None, BeforeValidator(_lag)]
 
 
+STOP_OPTIONS: dict[str, dict[str, int]] = {  # of each rule, with their defaults
+    "none": {},
+    "median": {"warmup_epochs": 1, "min_trials": 4},
+    "halving": {"reduction": 3, "min_epochs": 1},
+}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -72,6 +79,52 @@ class StrategyConfig(Section):
         if not isinstance(value, (dict, StrategyConfig)):
             raise ValueError(f"must be a name, or `name` and options, got {value!r}")
         return value
+
+
+class StopConfig(Section):
+    """When a training is given up for its score on up to 1,024 samples after an epoch."""
+
+    rule: Literal["none", "median", "halving"] = Field(
+        "none",
+        description="`median`: at its best it is worse than the median of the others;"
+        " `halving`: it is not among the best 1 / `reduction` at a rung.",
+    )
+    warmup_epochs: int | None = Field(
+        None, ge=0, description="`median`: so many first epochs are not judged; default 1."
+    )
+    min_trials: int | None = Field(
+        None, ge=1, description="`median`: so many others must have come as far; default 4."
+    )
+    reduction: int | None = Field(
+        None,
+        ge=2,
+        description="`halving`: how many reach a rung for each that goes on; default 3.",
+    )
+    min_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="`halving`: the first rung, the next ones are at `reduction` times the one"
+        " before; default 1.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_of_the_rule(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"rule": value}
+        if not isinstance(value, dict):
+            return value
+        rule = value.get("rule", "none")
+        if not isinstance(rule, str) or rule not in STOP_OPTIONS:
+            return value
+        own = STOP_OPTIONS[rule]
+        others = {key for options in STOP_OPTIONS.values() for key in options} - set(own)
+        wrong = sorted(key for key in others if value.get(key) is not None)
+        if wrong:
+            takes = f"it takes {', '.join(own)}" if own else "choose median or halving"
+            raise ValueError(f"rule {rule!r} has no {wrong[0]!r}; {takes}")
+        given = {key: number for key, number in value.items() if number is not None}
+        return {**own, **given}
 
 
 class BudgetConfig(Section):

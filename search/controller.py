@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from storage import CorruptFiles, Outcome, Store, StoreError, Study, Trial
 from strategies.base import Exhausted, Proposal, Strategy
-from strategies.space import Space, candidate_key
+from strategies.space import Space
 
 from .answers import Answers
 from .audit import Audit
@@ -23,7 +23,9 @@ from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
 from .sessions import StoredSession
 from .spending import Spending
+from .stopping import trainings
 from .trial_run import Baseline, TrialEnd, with_outcome
+from .twins import Twins
 
 GRACE_S = 10.0  # for running trials after Ctrl-C; batch systems kill about 30 s after SIGTERM
 TICK_S = 0.2
@@ -86,14 +88,14 @@ class Controller:
         self._unfinished = {t.number for t in self.trials if t.finished_at is None}
         self._to_start = sorted(self._unfinished)
         self._left = set(self._unfinished)  # rows of an earlier controller
-        self._begun: dict[str, int] = {}  # by candidate: the trial that runs
-        self._equal: dict[int, list[Trial]] = {}  # trials that wait for that one
+        self._twins = Twins()
         self._made_again: set[int] = set()
         self._reference: Baseline | None = None
-        self._keys: dict[int, str] = {}  # of candidates, by trial that has not ended
         self._at_barrier = -1  # the trial before which the strategy wants all others to end
         self._exhausted: tuple[int, tuple[str, str]] | None = None  # and before which it ended
+        self._gives_up = study.config.get("stop", {}).get("rule", "none") != "none"
         dispatcher.measured_before = self._answers.of_artifact
+        dispatcher.epoch_ended = observer.epoch_ended
 
     def run(self) -> str:
         """Go on until the budget is spent, the space is used up or somebody asks to stop.
@@ -186,6 +188,8 @@ class Controller:
         """
         while self._dispatcher.has_room and not self._interrupts.pending:
             if self._to_start:
+                if self._gives_up and not self._sees_all(self._to_start[0]):
+                    return None
                 self._start(self.trials[self._to_start.pop(0)])
                 continue
             number = len(self.trials)
@@ -198,7 +202,7 @@ class Controller:
             ending = self._spending.used_up(number)
             if ending is not None:
                 return ending
-            if self._unfinished and min(self._unfinished) < self._proposals.visible(number):
+            if not self._sees_all(number):
                 return None
             if self._unfinished and self._at_barrier == number:
                 return None
@@ -239,17 +243,15 @@ class Controller:
     def _stored(self, number: int, proposal: Proposal) -> Trial:
         """Commit candidate, trial memo and study memo before anything is evaluated."""
         candidate = dict(proposal.candidate)
-        key = self._keys[number] = candidate_key(candidate)
-        origin = self._proposals.origin(number)
+        memo, now, origin = dict(proposal.memo), time.time(), self._proposals.origin(number)
+        trial = Trial(number, "running", candidate, memo, origin, created_at=now)
         self.store.propose(
-            *(self.study, self.owner, number, candidate, key),
+            *(self.study, self.owner, number, candidate, self._twins.key(trial)),
             memo=proposal.memo,
             study_memo={**self.memo, **proposal.study_memo} if proposal.study_memo else None,
             origin=origin,
         )
         self.memo.update(proposal.study_memo)
-        memo, now = dict(proposal.memo), time.time()
-        trial = Trial(number, "running", candidate, memo, origin, created_at=now)
         self.trials.append(trial)
         self._unfinished.add(number)
         return trial
@@ -260,18 +262,24 @@ class Controller:
             self._left.remove(trial.number)
             trial = self._restarted(trial, died=False)
         self.observer.proposed(trial.number, dict(trial.candidate))
-        key = self._key(trial)
-        known = self._answers.of_candidate(key)
+        known = self._answers.of_candidate(self._twins.key(trial))
         if trial.number == 0 and self._first is not None:
             known = self._first
         if known is not None:
             self._finish(trial, known)
             return
-        running = self._begun.setdefault(key, trial.number)
-        if running == trial.number:
-            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
-        else:
-            self._equal.setdefault(running, []).append(trial)
+        if self._twins.begin(trial):
+            self._dispatch(trial)
+
+    def _dispatch(self, trial: Trial) -> None:
+        peers = None
+        if self._gives_up and trial.number:
+            peers = trainings(self._proposals.seen(trial.number, self.trials))
+        self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial), peers)
+
+    def _sees_all(self, number: int) -> bool:
+        """Whether all have ended whose outcomes a trial sees."""
+        return not self._unfinished or min(self._unfinished) >= self._proposals.visible(number)
 
     def _restarted(self, trial: Trial, *, died: bool) -> Trial:
         self.store.restart(self.study, self.owner, trial.number, died=died)
@@ -286,7 +294,7 @@ class Controller:
         if end.died and trial.deaths + 1 < self._max_attempts:
             trial = self._restarted(trial, died=True)
             self.observer.retried(trial, end.outcome.cause)
-            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
+            self._dispatch(trial)
             return
         self._finish(trial, end.outcome, died=end.died)
 
@@ -307,20 +315,16 @@ class Controller:
             log.warning("trial %d: %s; its files are made again", trial.number, error)
             self._made_again.add(trial.number)
             self._first = None
-            self._begun.setdefault(self._key(trial), trial.number)
-            self._dispatcher.start(trial.number, trial.candidate, self._baseline(trial))
+            if self._twins.begin(trial):
+                self._dispatch(trial)
             return
         self._spending.commit(spent)
         ended = with_outcome(trial, outcome, died=died)
         self.trials[trial.number] = ended
         self._unfinished.discard(trial.number)
-        key = self._key(trial)
-        del self._keys[trial.number]
-        self._answers.add(ended, key)
-        if self._begun.get(key) == trial.number:
-            del self._begun[key]
+        self._answers.add(ended, self._twins.key(trial))
         self.observer.ended(ended)
-        for other in self._equal.pop(trial.number, ()):
+        for other in self._twins.end(trial):
             self._start(other)
 
     def _baseline(self, trial: Trial) -> Baseline | None:
@@ -330,13 +334,6 @@ class Controller:
             name, records = self.study.facts["score_name"], self.store.records(self.study, 0)
             self._reference = Baseline.of(self.trials[0], name, records)
         return self._reference
-
-    def _key(self, trial: Trial) -> str:
-        """Of the trial's candidate; worth keeping where it has many knobs."""
-        key = self._keys.get(trial.number)
-        if key is None:
-            key = self._keys[trial.number] = candidate_key(trial.candidate)
-        return key
 
     def _give_up(self, state: str, cause: str) -> None:
         with self._interrupts.shielded():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from compressors.base import Task
 
 
 class CannotCut(Exception):
@@ -23,6 +26,27 @@ def sample_count(inputs: Any) -> int:
         if tensor.ndim:
             return len(tensor)
     raise CannotCut("the task's inputs() give no tensor with a batch dimension")
+
+
+def cut_out(task: Task, picks: Sequence[np.ndarray]) -> tuple[list[list[Any]], int]:
+    """For each of some choices of samples, the batches of just those; and how many there are.
+
+    Args:
+        picks: Positions in the search split, sorted.
+
+    Raises:
+        CannotCut: A batch cannot be cut.
+    """
+    parts: list[list[Any]] = [[] for _ in picks]
+    start = 0
+    for batch in task.eval_batches():
+        size = sample_count(task.inputs(batch))
+        for pick, part in zip(picks, parts, strict=True):
+            rows = pick[(start <= pick) & (pick < start + size)] - start
+            if len(rows):
+                part.append(cut(batch, rows, size))
+        start += size
+    return parts, start
 
 
 def cut(batch: Any, rows: np.ndarray, size: int) -> Any:

@@ -9,19 +9,22 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage import Artifact, CorruptFiles, Measurement, Outcome
 from storage.artifacts import ContentStore
 
 from .beside import beside
 from .errors import NasliteError, one_line
-from .executor import Executor
-from .jobs import Built, Control, Job, JobEnd, Scored, Timing
+from .executor import EpochEnded, Executor, untold
+from .jobs import Built, Control, Epoch, Job, JobEnd, Scored, Timing
 from .metrics import not_finite
 from .timing_lock import TimingLock
 from .timing_queue import TimingQueue
 from .trial_run import Baseline, Run, TrialEnd
+
+if TYPE_CHECKING:
+    from .stopping import Training
 
 MEASURE = "measure"
 POLL_S = 0.02  # where two executors, or a lock of others, must be watched
@@ -57,8 +60,10 @@ class Dispatcher:
         needed: Collection[str] = (),
     ) -> None:
         self.measured_before: MeasuredBefore = lambda sha256: None
+        self.epoch_ended: EpochEnded = untold  # with the number of a trial
         self.controls: list[Control] = []  # of timings since, for the controller to take
         self.builders = builders
+        builders.epoch_ended = self._hear
         self._timer = timer
         self._artifacts = artifacts
         self._score_name = score_name
@@ -88,10 +93,16 @@ class Dispatcher:
         slots, building = self.builders.slots, len(self._building) + len(self._waiting)
         return self._fault is None and building < slots and len(self._timing.waiting) < slots
 
-    def start(self, number: int, candidate: Mapping[str, Any], baseline: Baseline | None) -> None:
-        """Begin a trial; `baseline` None if it is the baseline itself."""
-        run = Run(number, dict(candidate), baseline)
-        self._enqueue(run, "build", (run.candidate,))
+    def start(
+        self,
+        number: int,
+        candidate: Mapping[str, Any],
+        baseline: Baseline | None,
+        peers: tuple[Training, ...] | None = None,
+    ) -> None:
+        """Begin a trial; `baseline` None if it is the baseline itself; `peers`: see `Run`."""
+        run = Run(number, dict(candidate), baseline, peers)
+        self._enqueue(run, "build", run.build_arguments)
 
     def wait(self, timeout_s: float) -> list[TrialEnd]:
         """The trials that have ended since; waits up to `timeout_s` for something to happen.
@@ -127,6 +138,10 @@ class Dispatcher:
     def close(self) -> None:
         with closing(self._timer), closing(self.builders):
             self.abandon()
+
+    def _hear(self, job: int, epoch: Epoch) -> None:
+        if job in self._building:
+            self.epoch_ended(self._building[job].number, epoch)
 
     def _job_ends(self, timeout_s: float) -> list[JobEnd]:
         if self._timing.current is None:
@@ -231,7 +246,7 @@ class Dispatcher:
         """Make a trial's files again: somebody damaged them after they were written."""
         log.warning("trial %d: %s; its files are made again", run.number, reason)
         run.was_rebuilt = True
-        self._enqueue(run, "build", (run.candidate,))
+        self._enqueue(run, "build", run.build_arguments)
 
     def _take_repair(self, run: Run, built: Built) -> None:
         """The baseline was built again for a trial that waits to be timed against it."""

@@ -13,29 +13,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from compressors.base import Context, Recipe, Refused
+from compressors.base import Earlier, Refused
 from compressors.training import seeded
 from storage import Artifact, StageRun
 from storage.artifacts import ContentStore, Holder, describe_artifact
 from strategies.space import Candidate, Space
 
+from .epochs import Epochs, EpochScore, GivenUp
 from .errors import one_line
-from .jobs import Built, Progress, Scored
+from .jobs import Built, Progress, Scored, unheard
 from .looks import Looks
-from .parity import check_parity
+from .making import Maker
 from .runtimes.base import Runtime
 from .sample_records import unpacked
 from .scoring import bootstrap_seed, scored_on, zstd_bytes
-from .stages import EXPORT, Stage, Step, plan, root_key
+from .stages import Stage, Step, plan, root_key
+from .stopping import Metric, Rule, Training
 from .task import LoadedTask
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 MEASURE = "measure"  # the stage of a trial that scoring belongs to
-STATE_FILE = "state.safetensors"
 
 log = logging.getLogger("naslite.search")
 
@@ -50,6 +48,8 @@ class Workbench:
         stages: Cached stage results.
         artifacts: The files of trials.
         looks: At few samples of a candidate before all are scored.
+        rule: When a training is given up; None for never.
+        device: Where models are trained, `cpu` or `cuda`, and in which numbers (`amp`).
     """
 
     def __init__(
@@ -65,8 +65,13 @@ class Workbench:
         stages: ContentStore,
         artifacts: ContentStore,
         looks: Looks | None = None,
+        rule: Rule | None = None,
+        device: str = "cpu",
+        amp: str = "none",
     ) -> None:
         import torch
+
+        from compressors.devices import gpu_facts
 
         self.loaded = loaded
         self.space = space
@@ -77,7 +82,15 @@ class Workbench:
         self.artifacts = artifacts
         self.looks = looks
         capability = torch.backends.cpu.get_cpu_capability()
-        self._root = root_key(loaded.weights, loaded.fingerprint, seed, threads, capability)
+        self._maker = Maker(loaded, pipeline, runtime, session_threads, device, amp)
+        self._root = root_key(
+            *(loaded.weights, loaded.fingerprint, seed, threads, capability),
+            gpu=gpu_facts(device, amp),
+        )
+        task = loaded.task
+        self._rule = rule
+        self._metric = Metric(task.score_name, task.higher_is_better)
+        self._epoch_score = EpochScore(task, seed, device)
         self._has_warned = False
         torch.set_num_threads(threads)
 
@@ -86,28 +99,48 @@ class Workbench:
         return [stage.key for stage in self._plan(candidate)]
 
     def build(
-        self, candidate: Candidate, *, progress: Progress = lambda stage, ended: None
+        self,
+        candidate: Candidate,
+        peers: Sequence[Training] = (),
+        *,
+        progress: Progress = unheard,
     ) -> Built:
-        """Run the stages that are not cached, and store the resulting artifact."""
+        """Run the stages that are not cached, and store the resulting artifact.
+
+        Args:
+            peers: The trainings by which a rule may judge those of this candidate.
+        """
         stages = self._plan(candidate)
         with (
             self.stages.holding() as held,
             tempfile.TemporaryDirectory(prefix="naslite-", ignore_cleanup_errors=True) as scratch,
         ):
-            first, folder, facts = self._deepest_cached(stages, held)
-            runs = [StageRun(s.name, s.key, dict(s.options), 0.0, True) for s in stages[:first]]
+            epochs = Epochs(
+                *(self._rule, self._metric, self._epoch_score, peers, held, self._warn),
+                progress,
+            )
+            most, hopeless = epochs.review(stages)
+            if hopeless:
+                runs = [_cached_run(stage, epochs) for stage in stages[: most + 1]]
+                return Built(tuple(runs), None, "stopped", hopeless)
+            first, folder, facts = self._deepest_cached(stages[:most], held)
+            runs = [_cached_run(stage, epochs) for stage in stages[:first]]
             if first:
                 runs[-1] = replace(runs[-1], note=facts.get("note", ""))
             for stage in stages[first:]:
                 progress(stage.name, tuple(runs))
                 began = time.perf_counter()
                 try:
-                    folder, facts = self._run(stage, folder, facts, held, Path(scratch))
+                    folder, facts = self._run(
+                        stage, folder, facts, held, Path(scratch), epochs, tuple(runs)
+                    )
                 except Exception as error:
-                    runs.append(_stage_run(stage, began, ""))
+                    runs.append(_stage_run(stage, began, "", epochs))
+                    if isinstance(error, GivenUp):
+                        return Built(tuple(runs), None, "stopped", str(error))
                     state = "refused" if isinstance(error, Refused) else "failed"
                     return Built(tuple(runs), None, state, f"{stage.name}: {one_line(error)}")
-                runs.append(_stage_run(stage, began, facts.get("note", "")))
+                runs.append(_stage_run(stage, began, facts.get("note", ""), epochs))
             assert folder is not None
             if first == len(stages):
                 progress(stages[-1].name, tuple(runs[:-1]))
@@ -118,7 +151,7 @@ class Workbench:
         artifact: Artifact,
         reference: bytes | None = None,
         *,
-        progress: Progress = lambda stage, ended: None,
+        progress: Progress = unheard,
     ) -> Scored:
         """The score of a stored artifact, and what its files say of its work.
 
@@ -152,7 +185,7 @@ class Workbench:
         artifact: Artifact,
         reference: bytes | None = None,
         *,
-        progress: Progress = lambda stage, ended: None,
+        progress: Progress = unheard,
     ) -> Scored | None:
         """The score of a stored artifact on the audit split; None if the task has none.
 
@@ -186,14 +219,26 @@ class Workbench:
     ) -> tuple[int, Path | None, dict[str, Any]]:
         """How many leading stages need not run, and the cached result of the last of them."""
         for position in range(len(stages), 0, -1):
-            try:
-                entry = held.get(stages[position - 1].key)
-            except OSError as error:
-                self._warn(error)
-                continue
+            entry = self._cached(stages[position - 1].key, held)
             if entry is not None:
                 return position, entry[0], entry[1]
         return 0, None, {"recipes": []}
+
+    def _earlier(self, stage: Stage, held: Holder, epochs: Epochs) -> Earlier | None:
+        """The longest cached training that a stage can go on from."""
+        for count, key in stage.shorter:
+            if epochs.may_skip(stage, count) and self.stages.exists(key):
+                entry = self._cached(key, held)
+                if entry is not None:
+                    return self._maker.earlier(count, *entry)
+        return None
+
+    def _cached(self, key: str, held: Holder) -> tuple[Path, dict[str, Any]] | None:
+        try:
+            return held.get(key)
+        except OSError as error:
+            self._warn(error)
+            return None
 
     def _run(
         self,
@@ -202,16 +247,14 @@ class Workbench:
         facts: dict[str, Any],
         held: Holder,
         scratch: Path,
+        epochs: Epochs,
+        ended: Sequence[StageRun],
     ) -> tuple[Path, dict[str, Any]]:
         """Run one stage on the result of the one before; its own lies in the cache if it can."""
         workdir = Path(tempfile.mkdtemp(dir=scratch))
-        if stage.changes_model:
-            produced, facts = self._compress_model(stage, folder, facts, workdir)
-        elif stage.name == EXPORT:
-            produced, facts = self._export(folder, facts, workdir)
-        else:
-            assert folder is not None
-            produced, facts = self._compress_artifact(stage, folder, workdir)
+        earlier = self._earlier(stage, held, epochs)
+        listener = epochs.listener(stage, ended)
+        produced, facts = self._maker.made(stage, folder, facts, workdir, listener, earlier)
         facts = {**facts, "files": [path.name for path in produced]}
         try:
             cached = held.put(stage.key, produced, facts)
@@ -231,54 +274,6 @@ class Workbench:
             return Built(tuple(runs), None, "failed", cause)
         return Built(tuple(runs), artifact)
 
-    def _compress_model(
-        self, stage: Stage, folder: Path | None, facts: dict[str, Any], workdir: Path
-    ) -> tuple[list[Path], dict[str, Any]]:
-        from safetensors.torch import save_model
-
-        model = self._restored(folder, facts["recipes"])
-        context = self._context(stage, workdir)
-        compressed, recipe = stage.compressor.apply(model, stage.options, context)
-        _check_weights(compressed, self.loaded.model)
-        path = workdir / STATE_FILE
-        save_model(compressed, str(path))
-        return [path], {"recipes": [*facts["recipes"], [stage.name, recipe]]}
-
-    def _export(
-        self, folder: Path | None, facts: dict[str, Any], workdir: Path
-    ) -> tuple[list[Path], dict[str, Any]]:
-        model = self._restored(folder, facts["recipes"])
-        path = workdir / self.runtime.main_file
-        note = str(self.runtime.export(model, self.loaded.inputs, path) or "")
-        session = self.runtime.load(path, threads=self.session_threads)
-        check_parity(model, session, self.loaded.inputs)
-        return sorted(workdir.iterdir()), {"note": note}
-
-    def _compress_artifact(
-        self, stage: Stage, folder: Path, workdir: Path
-    ) -> tuple[list[Path], dict[str, Any]]:
-        source = folder / self.runtime.main_file
-        stage.compressor.apply(source, stage.options, self._context(stage, workdir))
-        if not (workdir / source.name).is_file():
-            raise ValueError(f"it wrote no {source.name}")
-        return sorted(workdir.iterdir()), {}
-
-    def _restored(self, folder: Path | None, recipes: list[tuple[str, Recipe]]) -> nn.Module:
-        """The model that the stages so far gave: structure by recipes, weights from the file."""
-        from safetensors.torch import load_model
-
-        model = self.loaded.fresh_model()
-        if folder is None:
-            return model
-        compressors: dict[str, Any] = {step.name: step.compressor for step in self.pipeline}
-        for name, recipe in recipes:
-            model = compressors[name].replay(model, recipe)
-        load_model(model, folder / STATE_FILE)
-        return model.eval()
-
-    def _context(self, stage: Stage, workdir: Path) -> Context:
-        return Context(self.loaded.task, self.loaded.fresh_model, stage.seed, workdir)
-
     def _warn(self, error: OSError) -> None:
         """Say once that the stage cache cannot be used: every trial would say so."""
         if not self._has_warned:
@@ -290,25 +285,16 @@ class Workbench:
             )
 
 
-def _stage_run(stage: Stage, began: float, note: str) -> StageRun:
-    seconds = time.perf_counter() - began
-    return StageRun(stage.name, stage.key, dict(stage.options), seconds, False, note)
+def _cached_run(stage: Stage, epochs: Epochs) -> StageRun:
+    return _described(stage, epochs, 0.0, True)
 
 
-def _check_weights(compressed: nn.Module, original: nn.Module) -> None:
-    """Refuse what a training that diverged leaves behind.
-
-    What is not finite in the uncompressed model, such as the minus infinity of an attention mask,
-    may stay so.
-
-    Raises:
-        ValueError: A tensor holds NaN or infinite values.
-    """
-    before = original.state_dict()
-    for name, tensor in compressed.state_dict().items():
-        if not _is_finite(tensor) and (name not in before or _is_finite(before[name])):
-            raise ValueError(f"the weights of {name!r} hold NaN or infinite values")
+def _stage_run(stage: Stage, began: float, note: str, epochs: Epochs) -> StageRun:
+    return _described(stage, epochs, time.perf_counter() - began, False, note)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+def _described(
+    stage: Stage, epochs: Epochs, seconds: float, is_cached: bool, note: str = ""
+) -> StageRun:
+    options, scores = dict(stage.options), epochs.scores(stage)
+    return StageRun(stage.name, stage.key, options, seconds, is_cached, note, stage.epochs, scores)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import is_corruption, one_line
-from .jobs import Job, JobEnd
+from .jobs import Epoch, Job, JobEnd
 
 if TYPE_CHECKING:
     from storage.records import StageRun
+
+
+EpochEnded = Callable[[int, Epoch], None]
+
+
+def untold(job: int, epoch: Epoch) -> None:
+    """What hears of epochs where nobody does."""
 
 
 class Executor(Protocol):
@@ -21,6 +28,7 @@ class Executor(Protocol):
     """
 
     slots: int  # how many jobs may run at a time
+    epoch_ended: EpochEnded  # called inside `wait` with the id of the job that a training is of
 
     @property
     def busy(self) -> int:
@@ -63,6 +71,7 @@ class Serial:
 
     def __init__(self, bench: Any) -> None:
         self.bench = bench
+        self.epoch_ended: EpochEnded = untold
         self._jobs: deque[Job] = deque()
 
     @property
@@ -91,9 +100,11 @@ class Serial:
         stage = ""
         done: tuple[StageRun, ...] = ()
 
-        def progress(name: str, ended: Sequence[StageRun]) -> None:
+        def progress(name: str, ended: Sequence[StageRun], epoch: Epoch | None = None, /) -> None:
             nonlocal stage, done
             stage, done = name, tuple(ended)
+            if epoch is not None:
+                self.epoch_ended(job.id, epoch)
 
         try:
             value = getattr(self.bench, job.method)(*job.arguments, progress=progress)

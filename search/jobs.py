@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from storage.records import Artifact, StageRun
 
-# Called by a bench when a stage begins: its name, and the stages of the job that have ended.
-Progress = Callable[[str, Sequence["StageRun"]], None]
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An epoch of a training that has just ended.
+
+    Args:
+        number: From 1, of `total`.
+        score: Of the model as it is then, on some samples; None where it is not scored.
+    """
+
+    number: int
+    total: int
+    score: float | None = None
+
+
+class Progress(Protocol):
+    """Called by a bench when a stage begins, and after each epoch of a training in it."""
+
+    def __call__(
+        self, stage: str, ended: Sequence[StageRun], epoch: Epoch | None = None, /
+    ) -> None:
+        """
+        Args:
+            ended: The stages of the job before this one.
+        """
+        ...
+
+
+def unheard(stage: str, ended: Sequence[StageRun], epoch: Epoch | None = None, /) -> None:
+    """The progress of a job that nobody follows."""
 
 
 @dataclass(frozen=True, slots=True)

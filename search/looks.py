@@ -13,7 +13,7 @@ from compressors.base import Task
 from compressors.training import seeded
 
 from . import measure
-from .cutting import CannotCut, cut, sample_count
+from .cutting import CannotCut, cut_out
 from .expressions import Comparison
 from .jobs import Scored
 from .metrics import drop_name
@@ -162,29 +162,13 @@ class Looks:
             return self._drawn[1:]
         order = np.random.default_rng((self._seed, total)).permutation(total)
         picks = [np.sort(order[start:end]) for start, end in zip((0, *looks), looks, strict=False)]
-        parts: list[list[Any]] = [[] for _ in looks]
         try:
-            self._cut(picks, parts, total)
+            with seeded(0):
+                parts, counted = cut_out(self._task, picks)
+            if counted != total:
+                raise CannotCut(f"there are {total} records of {counted} samples")
         except CannotCut as error:
-            self._is_off = True
+            self._is_off, parts = True, [[] for _ in looks]
             log.warning("stage_evaluation: all samples are scored: %s", error)
         self._drawn = total, picks, parts
         return picks, parts
-
-    def _cut(self, picks: list[np.ndarray], parts: list[list[Any]], total: int) -> None:
-        """Cut the samples out of the batches.
-
-        Raises:
-            CannotCut: A batch cannot be cut, or records are not one for each sample.
-        """
-        start = 0
-        with seeded(0):
-            for batch in self._task.eval_batches():
-                size = sample_count(self._task.inputs(batch))
-                for pick, part in zip(picks, parts, strict=True):
-                    rows = pick[(start <= pick) & (pick < start + size)] - start
-                    if len(rows):
-                        part.append(cut(batch, rows, size))
-                start += size
-        if start != total:
-            raise CannotCut(f"there are {total} records of {start} samples")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from storage import Study, Trial
+
+if TYPE_CHECKING:
+    from .jobs import Epoch
 
 
 class Observer:
@@ -16,6 +21,9 @@ class Observer:
 
     def proposed(self, number: int, candidate: dict[str, object]) -> None:
         """A trial is stored and its evaluation begins."""
+
+    def epoch_ended(self, number: int, epoch: Epoch) -> None:
+        """A training of a trial has come so far."""
 
     def ended(self, trial: Trial) -> None:
         """A trial ended and is stored."""

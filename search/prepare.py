@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressors.base import TrainingCompressor
 from storage import Study
 from strategies.base import Strategy, capabilities
 from strategies.space import Space
@@ -58,6 +59,8 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     _check_runtime(config, folder, steps, problems)
     goals = _goals(config, loaded, problems)
     _check_looks(config, loaded, goals, problems)
+    _check_stop(config, steps, problems)
+    device = _device(config, problems)
     enqueued = [] if space is None else _enqueued(config, space, problems)
     if strategy is not None and space is not None and goals is not None:
         _check_capabilities(config.strategy.name, strategy, space, goals, problems)
@@ -66,6 +69,8 @@ def prepare(config: StudyConfig, folder: Path, problems: list[Problem], label: s
     resolved = config.model_copy(
         update={
             "threads": threads,
+            "device": device,
+            "amp": config.amp if device != "cpu" else "none",
             "objectives": goals.objectives,
             "enqueue": enqueued,
             "lag": config.lag or (1 if config.workers == 1 else 2 * config.workers),
@@ -85,6 +90,7 @@ def prepare_stored(study: Study, workers: int | None = None) -> Prepared:
     stored = dict(study.config)
     if workers is not None:
         stored["workers"] = workers
+    stored.setdefault("device", "cpu")  # where all were trained before there was a choice
     folder = Path(stored.pop("folder"))
     label = f"study {study.name}"
     config, problems = parse_config(stored)
@@ -93,6 +99,7 @@ def prepare_stored(study: Study, workers: int | None = None) -> Prepared:
     loaded = make_task(config, folder, study.facts["threads"], problems)
     steps = make_steps(config, folder, problems)
     strategy = _strategy(config, folder, problems)
+    _device(config, problems)
     if problems or loaded is None or strategy is None:
         raise ConfigError(label, problems)
     if loaded.fingerprint != study.task_fingerprint:
@@ -206,6 +213,31 @@ def _check_looks(
         problems.append(
             Problem("stage_evaluation", f"{error}; leave it false, or change eval_batches()")
         )
+
+
+def _check_stop(config: StudyConfig, steps: list[Step | None], problems: list[Problem]) -> None:
+    """Whether there is a training to give up, if one is to be."""
+    trains = any(step and isinstance(step.compressor, TrainingCompressor) for step in steps)
+    if config.stop.rule != "none" and not trains and None not in steps:
+        names = ", ".join(step.name for step in steps if step)
+        problems.append(
+            Problem("stop", f"needs a compressor that trains, such as distillation, got {names}")
+        )
+
+
+def _device(config: StudyConfig, problems: list[Problem]) -> str:
+    from compressors.devices import resolved_device
+
+    try:
+        device = resolved_device(config.device)
+    except ValueError as error:
+        problems.append(Problem("device", str(error)))
+        return "cpu"
+    if config.amp != "none" and config.device == "cpu":
+        problems.append(
+            Problem("amp", f"{config.amp!r} is for trainings on a GPU, got `device: cpu`")
+        )
+    return device
 
 
 def _facts(loaded: LoadedTask, threads: int) -> dict[str, Any]:

@@ -75,6 +75,12 @@ class Proposals:
         """How many trials must have ended before trial `number` can be proposed."""
         return 0 if isinstance(self.lag, str) else max(0, number - self.lag + 1)
 
+    def seen(self, number: int, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """The trials whose outcomes trial `number` sees, without a barrier."""
+        if isinstance(self.lag, str):
+            return [trial for trial in trials if trial.state in ENDED_STATES]
+        return trials[: self.visible(number)]
+
     def proposal(
         self, number: int, trials: Sequence[Trial], memo: Mapping[str, Any]
     ) -> Proposal | None:

@@ -8,10 +8,11 @@ from typing import Any
 from .channel import Damaged
 from .errors import one_line
 
-SHAPES: dict[str, tuple[type, ...]] = {  # of what workers say, by kind
+SHAPES: dict[str, tuple[type | tuple[type, ...], ...]] = {  # of what workers say, by kind
     "ready": (type(None),),
     "broken": (str, bool),
     "stage": (str, tuple),
+    "epoch": (int, int, (float, type(None))),
     "returned": (object, float),
     "raised": (str, float, bool),
 }

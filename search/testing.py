@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from .executor import Executor
-from .jobs import BenchSpec, Job, JobEnd
+from .jobs import BenchSpec, Epoch, Job, JobEnd
 from .testing_bench import LOADING, ContractBench
 from .testing_supervision import OpenExecutor, SupervisionContract, the_end
 
@@ -89,6 +89,15 @@ class ExecutorContract(SupervisionContract):
         assert (end.kind, end.cause, end.value) == ("raised", "ValueError: no such layer", None)
         assert (end.stage, end.stages) == ("working", (LOADING,))
         assert the_end(executor, Job(2, "count")).value == 2
+
+    def test_epochs_are_told_with_their_job_before_it_ends(self, executor: Executor) -> None:
+        told: list[tuple[int, Epoch]] = []
+        executor.epoch_ended = lambda job, epoch: told.append((job, epoch))
+        for number in (4, 5):
+            assert the_end(executor, Job(number, "train", (3,))).value == 3
+            expected = [Epoch(1, 3), Epoch(2, 3, 2 / 3), Epoch(3, 3)]
+            assert told == [(number, epoch) for epoch in expected]
+            told.clear()
 
     def test_stages_are_those_of_the_job_itself(self, executor: Executor) -> None:
         the_end(executor, Job(0, "fail", ("",)))

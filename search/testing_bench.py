@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from storage.records import StageRun
 
-from .jobs import Progress
+from .jobs import Epoch, Progress
 
 DEADLINE_S = 60.0
 STEP_S = 0.005
@@ -56,6 +56,14 @@ class ContractBench:
         """Take the process down."""
         self._begin(progress)
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def train(self, epochs: int, *, progress: Progress) -> int:
+        """Tell of so many epochs, of which the even ones are scored."""
+        self._begin(progress)
+        for number in range(1, epochs + 1):
+            score = None if number % 2 else number / epochs
+            progress("working", (LOADING,), Epoch(number, epochs, score))
+        return epochs
 
     def hang(self, *, progress: Progress) -> NoReturn:
         self._begin(progress)

@@ -16,7 +16,7 @@ from compressors.arrays import with_batch_size
 
 from . import runtimes
 from .footprint import footprint
-from .jobs import Control, Timing
+from .jobs import Control, Timing, unheard
 from .registry import load
 from .runtimes.base import renamed
 from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
@@ -86,7 +86,7 @@ class Timer:
         baseline: Path | None,
         seed: int,
         *,
-        progress: Progress = lambda stage, ended: None,
+        progress: Progress = unheard,
     ) -> tuple[Timing, ...]:
         """Time a file at every batch size; `baseline` None times the baseline itself.
 

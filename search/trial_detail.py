@@ -55,6 +55,10 @@ def detail(results: StudyResults, row: Row) -> Detail:
     facts = [("cost", f"{trial.seconds:.1f} s"), ("proposed by", trial.origin)]
     if trial.cause:
         facts.append(("cause", trial.cause))
+    for stage in trial.stages:
+        if stage.scores:
+            scores = ", ".join("-" if s is None else f"{s:.4f}" for s in stage.scores)
+            facts.append((f"score by epoch of {stage.epochs}, {stage.name}", scores))
     if trial.attempt > 1:
         facts.append(("attempt", str(trial.attempt)))
     if trial.reused_from is not None:

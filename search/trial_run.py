@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage import Artifact, Measurement, Outcome, StageRun, Trial
 
 from .jobs import Scored, Timing
 from .metrics import PER_BATCH_SIZE, Facts, measurements, partial_measurements
+
+if TYPE_CHECKING:
+    from .stopping import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,16 @@ class TrialEnd:
 
 @dataclass(slots=True)
 class Run:
-    """A trial on its way: build -> score -> time."""
+    """A trial on its way: build -> score -> time.
+
+    Args:
+        peers: The trainings by which its own are judged; None where none is given up.
+    """
 
     number: int
     candidate: Mapping[str, Any]
     baseline: Baseline | None
+    peers: tuple[Training, ...] | None = None
     seconds: float = 0.0
     stages: tuple[StageRun, ...] = ()
     artifact: Artifact | None = None
@@ -63,6 +71,10 @@ class Run:
     is_noisy: bool = False
     baseline_lost: bool = False  # its baseline is being built again
     baseline_rebuilt: bool = False
+
+    @property
+    def build_arguments(self) -> tuple[Any, ...]:
+        return (self.candidate,) if self.peers is None else (self.candidate, self.peers)
 
     def measurements(
         self, score_name: str, higher_is_better: bool, timings: tuple[Timing, ...]

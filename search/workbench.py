@@ -16,6 +16,7 @@ from .jobs import BenchSpec
 from .looks import Looks, limiting
 from .parts import make_runtime, make_steps, make_task
 from .sizes import parse_bytes
+from .stopping import make_rule
 
 if TYPE_CHECKING:
     from .prepare import Prepared
@@ -75,6 +76,9 @@ def make_workbench(prepared: Prepared, stores: tuple[ContentStore, ContentStore]
         artifacts=artifacts,
         stages=stages,
         looks=_looks(prepared.config, prepared.loaded),
+        rule=make_rule(prepared.config.stop),
+        device=prepared.config.device,
+        amp=prepared.config.amp,
     )
 
 
@@ -126,6 +130,9 @@ def open_workbench(
         artifacts=artifacts,
         stages=stages,
         looks=_looks(parsed, loaded),
+        rule=make_rule(parsed.stop),
+        device=parsed.device,
+        amp=parsed.amp,
     )
 
 

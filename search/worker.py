@@ -29,7 +29,7 @@ from .protocol import answer
 if TYPE_CHECKING:
     from storage.records import StageRun
 
-    from .jobs import BenchSpec
+    from .jobs import BenchSpec, Epoch
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ETIMEDOUT)
@@ -153,8 +153,11 @@ def _run(bench: Any, channel: BlockingChannel) -> None:
     message = channel.receive()
     began = time.perf_counter()
 
-    def progress(stage: str, ended: Sequence[StageRun]) -> None:
-        channel.send(answer("stage", (stage, tuple(ended))))
+    def progress(stage: str, ended: Sequence[StageRun], epoch: Epoch | None = None, /) -> None:
+        if epoch is None:
+            channel.send(answer("stage", (stage, tuple(ended))))
+        else:
+            channel.send(answer("epoch", (epoch.number, epoch.total, epoch.score)))
 
     try:
         method, arguments = pickle.loads(message)

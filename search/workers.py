@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from .channel import Damaged
 from .errors import one_line
-from .jobs import BenchSpec, Job, JobEnd
+from .executor import EpochEnded, untold
+from .jobs import BenchSpec, Epoch, Job, JobEnd
 from .processes import WorkerProcess
 from .protocol import heard
 from .sizes import format_bytes
@@ -86,6 +87,7 @@ class ProcessPool:
             raise ValueError(f"a pool needs at least one slot, got {slots}")
         self.spec = spec
         self.slots = slots
+        self.epoch_ended: EpochEnded = untold
         self._memory_bytes = memory_bytes
         self._log = log
         self._environment = dict(environment or {})
@@ -252,6 +254,8 @@ class ProcessPool:
             return
         elif kind == "stage":
             running.stage, running.stages = content
+        elif kind == "epoch":
+            self.epoch_ended(running.job.id, Epoch(*content))
         else:
             # Its own clock ran on in pauses; ours, until we came to look.
             pauses_s = self._stood_s() - running.stood_s

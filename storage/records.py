@@ -60,6 +60,9 @@ class StageRun:
     Args:
         seconds: What it cost in this trial.
         note: What a person should know, such as a fallback that was taken.
+        epochs: How many a training was to have; 0 for what is none.
+        scores: Of the model after each of them, where trainings may be given up; None where the
+            task could score nothing.
     """
 
     name: str
@@ -68,6 +71,12 @@ class StageRun:
     seconds: float
     cached: bool
     note: str = ""
+    epochs: int = 0
+    scores: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scores, tuple):  # JSON has no tuples; older rows have none at all
+            object.__setattr__(self, "scores", tuple(self.scores or ()))
 
 
 @dataclass(frozen=True, slots=True)

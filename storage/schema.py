@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -146,6 +146,9 @@ stages = Table(
     Column("seconds", Float, nullable=False),
     Column("cached", Boolean, nullable=False),
     Column("note", Text, nullable=False, default=""),
+    # Of a training: how many it was to have, and what the model scored after each that it had.
+    Column("epochs", Integer, nullable=False, server_default="0"),
+    Column("scores", JSON),
     ForeignKeyConstraint(
         ["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"
     ),

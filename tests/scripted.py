@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search.dispatch import Dispatcher
+from search.executor import EpochEnded, untold
 from search.jobs import Built, Job, JobEnd, Scored, Timing
 from search.timing_lock import TimingLock
 from search.trial_run import Baseline, TrialEnd
@@ -33,6 +34,7 @@ class Scripted:
         self.jobs: list[Job] = []
         self.submitted: list[Job] = []
         self.waited: list[float] = []
+        self.epoch_ended: EpochEnded = untold
         self.is_paused = self.is_closed = False
         self._ends: list[JobEnd] = []
 

@@ -113,6 +113,8 @@ SAID = st.sampled_from(
         ("ready", None),
         ("broken", ("ValueError: no", False)),
         ("stage", ("export", ())),
+        ("epoch", (2, 6, 0.75)),
+        ("epoch", (2, 6, None)),
         ("returned", ({"a": 1}, 0.5)),
         ("raised", ("ValueError: no", 0.5, False)),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from doubles import SPACE, FormulaBench, control, new_study, serial, table
+from parallel import Asks, Listed, Shuffled, shuffled
 
 from search.dispatch import Dispatcher
 from search.errors import NasliteError
@@ -20,39 +20,11 @@ from search.observer import Observer
 from search.replay import replay
 from storage import NewStudy, Store
 from storage.lease import new_owner
-from strategies.base import Exhausted, Proposal
 
 
 @pytest.fixture
 def store(tmp_path):
     return Store(f"sqlite:///{tmp_path / 'a.db'}")
-
-
-class Shuffled(Serial):
-    """Several jobs at a time, of which any may end first."""
-
-    def __init__(self, bench, slots, seed):
-        super().__init__(bench)
-        self.slots = slots
-        self.most = 0
-        self._random = random.Random(seed)
-
-    def submit(self, job):
-        super().submit(job)
-        self.most = max(self.most, len(self._jobs))
-        assert self.most <= self.slots
-
-    def wait(self, timeout_s):
-        self._jobs.rotate(self._random.randrange(len(self._jobs) + 1))
-        return super().wait(timeout_s)
-
-
-def shuffled(store, bench, *, slots=3, seed=0, **options):
-    """A dispatcher of so many workers, which end in an order drawn by the seed."""
-    bench.artifacts = store.artifacts
-    names = {"score_name": "accuracy", "higher_is_better": True}
-    executor = Shuffled(bench, slots, seed)
-    return Dispatcher(executor, Serial(bench), store.artifacts, **names, **options)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +68,6 @@ def test_with_lag_1_one_trial_runs_at_a_time(store):
     dispatcher = shuffled(store, FormulaBench(), slots=4)
     control(store, dispatcher=dispatcher)
     assert dispatcher.builders.most == 1
-
-
-class Listed:
-    """Proposes what it is told to; waits for all others before the trials named."""
-
-    def __init__(self, *levels, barriers=()):
-        self.levels = levels
-        self.barriers = barriers
-        self.pending_at = {}
-
-    def propose(self, view, number, rng):
-        if number in self.barriers and view.pending:
-            return None
-        self.pending_at.setdefault(number, [t.number for t in view.pending])
-        if number > len(self.levels):
-            raise Exhausted
-        return Proposal({"prune.level": self.levels[number - 1], "quantize.scheme": "none"})
 
 
 def test_equal_candidates_at_the_same_time_are_evaluated_once(store):
@@ -264,20 +219,6 @@ def test_a_worker_that_cannot_begin_ends_the_study_but_loses_nothing(store):
     assert store.study("s").state == "failed"
     assert "running" not in {t.state for t in store.trials(store.study("s"))}
     assert [t.state for t in control(store, strategy=Listed(1, 2, 3))] == ["complete"] * 4
-
-
-class Asks(Observer):
-    """Asks something of the controller when a trial ends."""
-
-    def __init__(self, store, number, kind, **payload):
-        self.store = store
-        self.number = number
-        self.request = kind, payload
-
-    def ended(self, trial):
-        if trial.number == self.number:
-            kind, payload = self.request
-            self.store.add_request(self.store.study("s"), kind, payload)
 
 
 def test_a_budget_can_be_extended_while_a_study_runs(store):

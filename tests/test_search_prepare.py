@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
+from conftest import Workspace
 
 from search import check
 from search.errors import ConfigError
+from search.prepare import Prepared, prepare_stored
+from storage import Study
 
 
 def problems(path) -> dict[str, str]:
@@ -166,3 +172,57 @@ class Shrink:
         )
     )
     assert [knob.name for knob in prepared.space] == ["Shrink.factor"]
+
+
+def test_a_stop_needs_a_training_to_give_up(workspace):
+    found = problems(
+        workspace.config(pipeline=[{"structured_pruning": {}}], strategy="random", stop="median")
+    )
+    assert found == {
+        "stop": "needs a compressor that trains, such as distillation, got structured_pruning"
+    }
+    assert check(workspace.config(stop="median")).config.stop.min_trials == 4
+
+
+def stored(prepared: Prepared, **changes) -> Study:
+    """A study as it is stored, with other values of its config; None leaves a key out."""
+    config = {**prepared.stored_config, **changes}
+    values = {
+        "id": 1,
+        "name": "toy",
+        "config": {key: value for key, value in config.items() if value is not None},
+        "space": prepared.space.to_json(),
+        "task_fingerprint": prepared.loaded.fingerprint,
+        "facts": prepared.facts,
+    }
+    return Study(**{field.name: values.get(field.name) for field in dataclasses.fields(Study)})
+
+
+def test_the_device_is_resolved_once_and_stored(workspace):
+    prepared = check(workspace.config(amp="bf16"))
+    has_cuda = torch.cuda.is_available()
+    device, amp = ("cuda", "bf16") if has_cuda else ("cpu", "none")
+    assert (prepared.config.device, prepared.config.amp) == (device, amp)
+    again = prepare_stored(stored(prepared))
+    assert (again.config.device, again.config.amp) == (device, amp)
+
+
+def test_a_study_of_before_there_was_a_choice_stays_on_the_cpu(workspace, monkeypatch):
+    prepared = check(workspace.config(device="cpu"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    old = stored(prepared, device=None, amp=None, stop=None)
+    assert prepare_stored(old).config.device == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_a_problem(workspace: Workspace):
+    found = problems(workspace.config(device="cuda"))
+    assert "finds no CUDA device" in found["device"]
+    prepared = check(workspace.config())
+    with pytest.raises(ConfigError, match=r"device: .*finds no CUDA device"):
+        prepare_stored(stored(prepared, device="cuda"))
+
+
+def test_mixed_precision_on_a_cpu_is_a_problem(workspace):
+    found = problems(workspace.config(device="cpu", amp="fp16"))
+    assert found == {"amp": "'fp16' is for trainings on a GPU, got `device: cpu`"}

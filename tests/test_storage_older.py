@@ -69,9 +69,12 @@ def test_all_that_the_latest_schema_can_hold_is_read(tmp_path):
     study = store.study("t")
     baseline, *trials = store.trials(study)
 
-    assert [t.origin for t in trials] == ["enqueued", "enqueued", "strategy", "strategy"]
-    assert [t.state for t in trials] == ["complete", "queued", "failed", "refused"]
-    assert [(t.attempt, t.deaths) for t in trials] == [(1, 0), (0, 0), (2, 2), (1, 0)]
+    assert [t.origin for t in trials] == ["enqueued", "enqueued", *3 * ["strategy"]]
+    assert [t.state for t in trials] == ["complete", "queued", "failed", "refused", "stopped"]
+    assert [(t.attempt, t.deaths) for t in trials] == [(1, 0), (0, 0), (2, 2), (1, 0), (1, 0)]
+    assert [stage.epochs for stage in trials[-1].stages] == [0, 4]
+    assert trials[-1].stages[-1].scores == (0.25, None, 0.5)
+    assert baseline.stages[0].scores == ()
     assert (trials[0].reused_from, trials[0].reused_study) == (1, "s")
     assert any(m.noisy for m in baseline.measurements)
     (fact,) = store.known(study).values()

@@ -16,9 +16,12 @@ from storage import Study, Trial
 
 from ..config import store_option
 from ..goals import Goals
+from ..jobs import Epoch
 from ..observer import Observer
 from ..report import console, format_value, rows_view
 from ..results import StudyResults
+
+QUIET_S = 10.0  # after so long without a line, the next epoch of a training is told
 
 
 @contextmanager
@@ -80,6 +83,8 @@ class Progress(Observer):
         self.trials: list[Trial] = []
         self.goals: Goals | None = None
         self.running: dict[int, float] = {}  # since when
+        self.epochs: dict[int, str] = {}  # how far the trainings of running trials are
+        self.score_name = ""
         self.best: dict[str, tuple[float, int]] = {}
 
     def started(self, study: Study, trials: list[Trial]) -> None:
@@ -87,6 +92,7 @@ class Progress(Observer):
         self.spent, self.began = study.seconds, time.monotonic()
         self.workers = int(study.config.get("workers", 1))
         self.goals = Goals.of_config(study.config)
+        self.score_name = study.facts["score_name"]
         self.trials = [t for t in trials if t.finished_at is not None]
         for trial in self.trials:
             self._compare(trial)
@@ -94,9 +100,15 @@ class Progress(Observer):
     def proposed(self, number: int, candidate: dict[str, object]) -> None:
         self.running[number] = time.monotonic()
 
+    def epoch_ended(self, number: int, epoch: Epoch) -> None:
+        score = epoch.score
+        shown = "" if score is None else f", {self.score_name} {format_value('', score)}"
+        self.epochs[number] = f"epoch {epoch.number}/{epoch.total}{shown}"
+
     def ended(self, trial: Trial) -> None:
         self.trials.append(trial)
         self.running.pop(trial.number, None)
+        self.epochs.pop(trial.number, None)
         self._compare(trial)
 
     def extended(self, trials: int, minutes: float | None) -> None:
@@ -157,7 +169,11 @@ class Progress(Observer):
 
 
 class LogLines(Progress):
-    """One line per trial."""
+    """One line per trial, and one for an epoch of a training where nothing was said for long."""
+
+    def __init__(self, out: Console, store: str) -> None:
+        super().__init__(out, store)
+        self._said = time.monotonic()
 
     def preparing(self, what: str) -> None:
         self._say(what)
@@ -184,6 +200,11 @@ class LogLines(Progress):
             + (f"; {clock(left)} left" if left is not None else "")
         )
 
+    def epoch_ended(self, number: int, epoch: Epoch) -> None:
+        super().epoch_ended(number, epoch)
+        if time.monotonic() - self._said >= QUIET_S:
+            self._say(f"trial {number}: {self.epochs[number]}")
+
     def retried(self, trial: Trial, cause: str) -> None:
         self._say(f"trial {trial.number} begins again, attempt {trial.attempt}: {cause}")
 
@@ -201,6 +222,7 @@ class LogLines(Progress):
         self._say(self.ending(state, cause))
 
     def _say(self, text: str) -> None:
+        self._said = time.monotonic()
         click.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
 
@@ -260,7 +282,8 @@ class LiveTable(Progress):
         now = time.monotonic()
         for number, since in sorted(self.running.items()):
             what = f"trial {number}" if number else "the baseline"
-            table.add_row("running", f"{what} for {now - since:.0f} s")
+            epoch = f", {self.epochs[number]}" if number in self.epochs else ""
+            table.add_row("running", f"{what} for {now - since:.0f} s{epoch}")
         return table
 
     def _print(self, text: str) -> None:
