@@ -1,0 +1,19 @@
+"""Where real data sets are, on machines that have them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+
+def real_data(*needed: str) -> Path:
+    """The folder of data, which holds the files and folders `needed`; else the test is skipped."""
+    given = os.environ.get("NASLITE_DATA")
+    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        pytest.skip(f"{missing[0]} is not here; set NASLITE_DATA to the folder that holds it")
+    return folder
