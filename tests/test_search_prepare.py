@@ -103,6 +103,13 @@ def test_what_changes_the_model_stands_before_what_changes_the_file(workspace):
     assert "must stand before 'onnx_quantization'" in found["pipeline.1"]
 
 
+def test_a_pattern_is_about_the_groups_of_channels_that_it_matches(workspace):
+    specs = {"scope": "group", "ratio": 0.9, "ratio@conv*": [0.0, 0.5]}
+    space = check(workspace.config(pipeline=[{"structured_pruning": specs}])).space
+    assert space["structured_pruning.ratio@conv1"].size == 2
+    assert space["structured_pruning.ratio@stem"].size == 9
+
+
 def test_model_compressors_stand_in_the_canonical_order(workspace):
     wrong = ["distillation", "weight_clustering", "structured_pruning", "depth_pruning"]
     found = problems(workspace.config(pipeline=wrong))
