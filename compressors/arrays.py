@@ -36,3 +36,17 @@ def with_batch_size(feed: dict[str, np.ndarray], size: int) -> dict[str, np.ndar
         else array
         for name, array in feed.items()
     }
+
+
+def first_samples(feed: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
+    """At most `count` samples of a batch, and how many they are.
+
+    The first array with a dimension says how long the batch is; an array of another length has no
+    samples and stays whole.
+    """
+    size = next((len(array) for array in feed.values() if array.ndim), 1)
+    cut = {
+        name: array[:count] if array.ndim and len(array) == size else array
+        for name, array in feed.items()
+    }
+    return cut, min(size, count)

@@ -1,80 +1,126 @@
-"""Post-training quantization of an exported ONNX file, by ONNX Runtime's quantizer."""
+"""Post-training quantization of an exported ONNX file, by ONNX Runtime's quantizers."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from strategies.space import Choice, Condition, Int, Knob
 
-from strategies.space import Choice, Condition, Knob
-
-from .arrays import named_arrays
 from .base import Context, Options, Refused, Task
 from .errors import is_of_the_machine
 
 if TYPE_CHECKING:
     from torch import nn
 
-# Dynamic quantization of a convolution makes a ConvInteger node, several times slower than float.
-DYNAMIC_OPS = ["MatMul", "Gemm"]
+# What a quantized file holds, by scheme: without any of it, nothing has been quantized.
+MARKS = {
+    "static": {"QuantizeLinear", "DequantizeLinear"},
+    "dynamic": {"DynamicQuantizeLinear", "MatMulInteger"},
+    "weight_only": {"MatMulNBits"},
+    "float16": {"Cast"},
+}
+COVERED = {
+    "static": "no operator of `op_types` on float tensors",
+    "dynamic": "no MatMul or Gemm with a constant matrix",
+    "weight_only": "no MatMul or Gemm with a constant matrix",
+    "float16": "no float32 weights that are worth a Cast",
+}
+# Studies that began before these knobs were there go on as they did.
+BEFORE_VERSION_2 = {
+    "weight_granularity": "per_channel",
+    "op_types": "all",
+    "calibration_samples": 0,
+    "granularity": "model",
+}
+SAMPLES = 1_000_000
 
 
 class OnnxQuantization:
-    """8-bit integers in the file itself, so that what is measured is what ships.
+    """Fewer bits in the file itself, so that what is measured is what ships.
 
-    `static` writes QDQ nodes with ranges from the calibration batches, weights int8 per channel
-    and activations in the chosen type; `dynamic` finds the ranges of activations at run time and
-    covers MatMul and Gemm only. On x86 CPUs without VNNI, ONNX Runtime's uint8 x int8 products can
-    saturate: a score measured there holds for such CPUs only.
+    `static` writes QDQ nodes with ranges from the calibration batches, weights int8 and
+    activations in the chosen type; `dynamic` finds the ranges of activations at run time and
+    covers MatMul and Gemm only. `weight_only` stores the matrices of MatMul and Gemm in `bits`
+    bits, block by block, and `float16` all weights in half the room; both compute in float.
+
+    With `granularity: block` or `layer` there is a knob `precision@<module path>` for each block
+    or layer of the model, `int8` (quantized as `scheme` says) or `fp32` (left as it is).
+
+    On x86 CPUs without VNNI, ONNX Runtime's uint8 x int8 products can saturate: a score measured
+    there holds for such CPUs only.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018.
     """
 
-    version = 1
+    version = 2
     libraries = ("onnx", "onnxruntime", "numpy")
     formats = frozenset({"onnx"})
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         static = Condition("scheme", "==", "static")
+        weight_only = Condition("scheme", "==", "weight_only")
         return [
-            Choice(name="scheme", values=("none", "dynamic", "static"), neutral="none"),
             Choice(
-                name="activation",
-                values=("uint8", "int8"),
-                neutral="uint8",
-                default="uint8",
+                name="scheme",
+                values=("none", "dynamic", "static", "weight_only", "float16"),
+                neutral="none",
+                default=["none", "dynamic", "static"],
+            ),
+            _choice("activation", ("uint8", "int8"), static),
+            _choice("calibrator", ("minmax", "percentile", "entropy"), static),
+            _choice("weight_granularity", ("per_channel", "per_tensor"), static),
+            _choice("op_types", ("all", "conv_matmul"), static),
+            Int(
+                name="calibration_samples",
+                low=0,
+                high=SAMPLES,
+                neutral=0,
+                default=0,
                 active_when=static,
             ),
             Choice(
-                name="calibrator",
-                values=("minmax", "percentile", "entropy"),
-                neutral="minmax",
-                default="minmax",
-                active_when=static,
+                name="bits",
+                values=(8, 4),
+                neutral=8,
+                ordered=True,
+                direction=1,
+                active_when=weight_only,
             ),
+            Choice(
+                name="block_size",
+                values=(16, 32, 64, 128, 256),
+                neutral=32,
+                default=32,
+                ordered=True,
+                direction=1,
+                active_when=weight_only,
+            ),
+            _choice(
+                "granularity",
+                ("model", "block", "layer"),
+                Condition("scheme", "in", ("dynamic", "static", "weight_only")),
+            ),
+            *_precision_knobs(model),
         ]
 
     def apply(self, path: Path, options: Options, context: Context) -> Path:
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
         from .training import seeded
 
-        prepared = context.workdir / "prepared.onnx"
+        options = {**BEFORE_VERSION_2, **options}
         quantized = context.workdir / path.name
         with _quiet(), seeded(context.seed):  # the task may draw its batches
             try:
-                quant_pre_process(path, prepared)
-                if options["scheme"] == "dynamic":
-                    _quantize_dynamic(prepared, quantized)
-                else:
-                    _quantize_static(prepared, quantized, options, context.task)
+                _quantize(path, quantized, options, context.task)
+            except Refused:
+                raise
             except Exception as error:  # it raises many types, bare Exception among them
                 if is_of_the_machine(error):
                     raise
@@ -82,85 +128,110 @@ class OnnxQuantization:
                     f"ONNX Runtime cannot quantize this model with scheme"
                     f" {options['scheme']!r} ({type(error).__name__}: {error})"
                 ) from error
-        prepared.unlink()
-        _drop_shapes(quantized)
         return quantized
 
 
-def _quantize_dynamic(source: Path, target: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(
-        source,
-        target,
-        op_types_to_quantize=DYNAMIC_OPS,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-    )
+def _choice(name: str, values: tuple[str, ...], when: Condition) -> Choice:
+    """The first of the values is what a config that does not mention the knob means."""
+    return Choice(name=name, values=values, neutral=values[0], default=values[0], active_when=when)
 
 
-def _quantize_static(source: Path, target: Path, options: Options, task: Task) -> None:
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+def _precision_knobs(model: nn.Module | None) -> list[Knob]:
+    from .precision import precision_knobs
 
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-        "entropy": CalibrationMethod.Entropy,
-    }
-    activations = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-    quantize_static(
-        source,
-        target,
-        _Reader(source, task.calibration_batches(), task),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=activations[options["activation"]],
-        weight_type=QuantType.QInt8,
-        calibrate_method=methods[options["calibrator"]],
-    )
+    return [] if model is None else precision_knobs(model)
 
 
-def _drop_shapes(path: Path) -> None:
-    """Remove the inferred shapes that preparing added: runtimes infer them again."""
+def _quantize(source: Path, target: Path, options: Options, task: Task) -> None:
     import onnx
 
-    model = onnx.load(path)
-    del model.graph.value_info[:]
-    onnx.save(model, path)
+    from .precision import chosen_precisions, present
+
+    graph = onnx.load(source, load_external_data=False).graph
+    precisions = {}
+    if options["granularity"] != "model":
+        precisions = present(chosen_precisions(options), graph.node)
+        if not any(precisions.values()):  # all that is there is to stay float
+            _copy(source, graph, target.parent)
+            return
+    scheme = options["scheme"]
+    if scheme == "float16":
+        from .half_precision import store_as_float16
+
+        store_as_float16(source, target)
+    elif scheme == "weight_only":
+        _quantize_weights(source, target, options, precisions)
+    else:
+        _quantize_to_8_bits(source, target, options, precisions, task)
+    _check(source, target, scheme)
 
 
-class _Reader:
-    """Gives calibration batches to ONNX Runtime one after another, as {input name: array}.
+def _copy(source: Path, graph: Any, folder: Path) -> None:
+    """The file and those that hold its weights, byte for byte."""
+    outside = {
+        entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in (source.name, *sorted(outside)):
+        shutil.copyfile(source.parent / name, folder / name)
 
-    The histogram calibrators stack the batches, so all of them must have one shape: a last,
-    smaller batch is left out.
-    """
 
-    def __init__(self, model: Path, batches: Iterable[Any], task: Task) -> None:
-        import onnx
+def _quantize_weights(
+    source: Path, target: Path, options: Options, precisions: dict[str, bool]
+) -> None:
+    import onnx
 
-        graph = onnx.load(model, load_external_data=False).graph
-        self._feeds = self._equal_feeds([i.name for i in graph.input], batches, task)
+    from .precision import kept_in_float
+    from .weight_only import quantize_weights
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._feeds, None)
+    nodes = onnx.load(source, load_external_data=False).graph.node
+    quantize_weights(
+        source,
+        target,
+        bits=options["bits"],
+        block_size=options["block_size"],
+        kept=kept_in_float(precisions, nodes),
+    )
 
-    @staticmethod
-    def _equal_feeds(
-        names: list[str], batches: Iterable[Any], task: Task
-    ) -> Iterator[dict[str, np.ndarray]]:
-        shapes = None
-        for batch in batches:
-            feed = named_arrays(task.inputs(batch), names)
-            if shapes is None:
-                shapes = {name: array.shape for name, array in feed.items()}
-            if shapes == {name: array.shape for name, array in feed.items()}:
-                yield feed
+
+def _quantize_to_8_bits(
+    source: Path, target: Path, options: Options, precisions: dict[str, bool], task: Task
+) -> None:
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from .calibration import calibration_feeds
+    from .eight_bits import quantize_to_dynamic, quantize_to_static
+    from .precision import kept_in_float
+
+    prepared = target.with_name("prepared.onnx")
+    quant_pre_process(source, prepared)
+    graph = onnx.load(prepared, load_external_data=False).graph
+    kept = kept_in_float(precisions, graph.node)
+    if options["scheme"] == "dynamic":
+        quantize_to_dynamic(prepared, target, kept)
+    else:
+        names = [value.name for value in graph.input]
+        feeds = calibration_feeds(task, names, options["calibration_samples"])
+        quantize_to_static(prepared, target, options, feeds, kept)
+    prepared.unlink()
+    model = onnx.load(target)
+    del model.graph.value_info[:]  # shapes that preparing inferred: runtimes do so again
+    onnx.save(model, target)
+
+
+def _check(source: Path, target: Path, scheme: str) -> None:
+    import onnx
+
+    before, after = (
+        [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+        for path in (source, target)
+    )
+    if not any(after.count(mark) > before.count(mark) for mark in MARKS[scheme]):
+        target.unlink()
+        raise Refused(f"scheme {scheme!r} finds nothing to quantize: {COVERED[scheme]}")
 
 
 @contextmanager

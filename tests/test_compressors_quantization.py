@@ -7,21 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from assets.toy_models import TaskOf
+from assets.toy_models import TaskOf, conv_net
 from assets.toy_task import Toy
-from onnx import helper, numpy_helper
+from onnx_files import (
+    CALIBRATORS,
+    DYNAMIC,
+    FLOAT16,
+    STATIC,
+    WEIGHT_ONLY,
+    applied,
+    initializers,
+    literal_outputs,
+    operators,
+    product_file,
+)
 
 from compressors.base import Context, Refused
 from compressors.quantization import OnnxQuantization
 from compressors.testing import ArtifactCompressorContract
 from search.runtimes.onnx_runtime import OnnxRuntime
-
-DYNAMIC = {"scheme": "dynamic"}
-STATIC = {"scheme": "static", "activation": "uint8", "calibrator": "minmax"}
-CALIBRATORS = ["minmax", "percentile", "entropy"]
 
 
 @cache
@@ -77,7 +83,12 @@ class _OnnxContract(ArtifactCompressorContract):
 
 
 class TestOnnxQuantization(_OnnxContract):
-    options = [DYNAMIC, {**STATIC, "activation": "int8", "calibrator": "percentile"}]
+    options = [
+        DYNAMIC,
+        {**STATIC, "activation": "int8", "calibrator": "percentile"},
+        WEIGHT_ONLY,
+        FLOAT16,
+    ]
 
 
 class TestOnnxQuantizationWithShuffledCalibration(_OnnxContract):
@@ -90,14 +101,6 @@ class TestOnnxQuantizationWithShuffledCalibration(_OnnxContract):
 class Shuffled(Toy):
     def calibration_batches(self):
         return self.train_batches()[:1]  # another quarter of the samples each time
-
-
-def initializers(path):
-    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
-
-
-def operators(path):
-    return [node.op_type for node in onnx.load(path).graph.node]
 
 
 @pytest.mark.parametrize(("activation", "dtype"), [("uint8", np.uint8), ("int8", np.int8)])
@@ -144,27 +147,23 @@ def test_static_makes_the_file_smaller(quantized, toy_file):
 
 def test_dynamic_makes_a_file_of_large_matrices_smaller(tmp_path):
     path = product_file(tmp_path, size=128)
-    result = OnnxQuantization().apply(path, DYNAMIC, context(TaskOf(None), workdir(tmp_path)))
+    result = applied(path, DYNAMIC, TaskOf(None), tmp_path / "work")
     assert result.stat().st_size < 0.3 * path.stat().st_size
 
 
 @pytest.mark.parametrize(
     "options",
-    [DYNAMIC, STATIC, {**STATIC, "activation": "int8"}],
-    ids=["dynamic", "static uint8", "static int8"],
+    [DYNAMIC, STATIC, {**STATIC, "activation": "int8"}, WEIGHT_ONLY, FLOAT16],
+    ids=["dynamic", "static uint8", "static int8", "weight only", "float16"],
 )
 def test_outputs_stay_near_those_of_the_float_file(quantized, toy_file, toy, options):
-    before, after = (literal_outputs(path, toy) for path in (toy_file, quantized(**options)))
+    before, after = (outputs(path, toy) for path in (toy_file, quantized(**options)))
     assert 0 < np.linalg.norm(after - before) < 0.05 * np.linalg.norm(before)
 
 
-def literal_outputs(path, toy):
-    """What the file says, without the fused kernels: those for uint8 saturate on some CPUs."""
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+def outputs(path, toy):
     images = np.concatenate([images for images, _ in toy.eval_batches()])
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    return literal_outputs(path, {"images": images})[0]
 
 
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
@@ -177,29 +176,12 @@ def test_the_toy_stays_right_through_the_runtime(quantized, toy, calibrator):
     assert np.concatenate(right).mean() > 0.9
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS)
-def test_calibrators_run_when_the_last_batch_is_smaller(tmp_path, toy, toy_file, calibrator):
-    images, labels = toy.calibration_batches()[0]
-    uneven = TaskOf(toy.model(), *[(images[i : i + 12], labels) for i in (0, 12, 24)])
-    whole = TaskOf(toy.model(), *[(images[i : i + 12], labels) for i in (0, 12)])
-    results = []
-    for task in (uneven, whole):
-        folder = tmp_path / str(len(results))
-        folder.mkdir()
-        options = {**STATIC, "calibrator": calibrator}
-        results.append(OnnxQuantization().apply(toy_file, options, context(task, folder)))
-    assert results[0].read_bytes() == results[1].read_bytes()  # the small batch is left out
-
-
 def test_ranges_come_from_the_calibration_batches(tmp_path):
     path = product_file(tmp_path, size=4)
     extremes = torch.zeros(2, 4)
     extremes[0, 0], extremes[1, 1] = -1.0, 3.0
     task = TaskOf(None, (extremes, None))
-    options = {**STATIC, "activation": "uint8"}
-    arrays = initializers(
-        OnnxQuantization().apply(path, options, context(task, workdir(tmp_path)))
-    )
+    arrays = initializers(applied(path, STATIC, task, tmp_path / "work"))
     assert arrays["x_scale"] == pytest.approx(4 / 255)
     assert arrays["x_zero_point"] == round(255 / 4)
 
@@ -210,7 +192,7 @@ def test_calibrators_are_not_the_same_thing(quantized):
 
 
 def test_nothing_but_the_graph_ships(quantized):
-    for options in (STATIC, DYNAMIC):
+    for options in (STATIC, DYNAMIC, WEIGHT_ONLY, FLOAT16):
         path = quantized(**options)
         model = onnx.load(path)
         assert not model.graph.value_info
@@ -227,7 +209,7 @@ def test_it_works_quietly_and_leaves_the_root_logger_alone(tmp_path, toy, toy_fi
 
 def test_without_calibration_data_static_is_refused(tmp_path, toy, toy_file):
     task = TaskOf(toy.model())
-    with pytest.raises(Refused, match=r"with scheme 'static' \(ValueError: No data is collected"):
+    with pytest.raises(Refused, match=r"need data, and calibration_batches\(\) gives none"):
         OnnxQuantization().apply(toy_file, STATIC, context(task, tmp_path))
 
 
@@ -237,25 +219,24 @@ def test_a_file_without_float_tensors_is_refused(tmp_path, calibrator):
     options = {**STATIC, "calibrator": calibrator}
     task = TaskOf(None, (torch.ones(2, 4, dtype=torch.float64), None))
     with pytest.raises(Refused, match=r"with scheme 'static' \(ValueError: Histogram"):
-        OnnxQuantization().apply(path, options, context(task, workdir(tmp_path)))
+        applied(path, options, task, tmp_path / "work")
 
 
-def workdir(tmp_path):
-    (tmp_path / "work").mkdir()
-    return tmp_path / "work"
+def test_nothing_to_quantize_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    convolution = conv_net().get_submodule("0")
+    OnnxRuntime().export(convolution, torch.randn(2, 3, 8, 8), path)
+    for options in (DYNAMIC, WEIGHT_ONLY):
+        scheme = options["scheme"]
+        message = f"scheme {scheme!r} finds nothing to quantize: no MatMul or Gemm"
+        with pytest.raises(Refused, match=message):
+            applied(path, options, TaskOf(None), tmp_path / scheme)
+        assert list((tmp_path / scheme).glob("model*")) == []
 
 
-def product_file(folder, *, size, dtype=np.float32):
-    """A file of one matrix product: x (batch, size) times a square matrix."""
-    values = np.random.default_rng(0).normal(size=(size, size)).astype(dtype)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"], "layer/MatMul")],
-        "product",
-        [helper.make_tensor_value_info("x", kind, ["batch", size])],
-        [helper.make_tensor_value_info("y", kind, ["batch", size])],
-        [numpy_helper.from_array(values, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    return folder / "model.onnx"
+def test_options_of_earlier_studies_mean_what_they_meant(tmp_path, quantized, toy, toy_file):
+    """A stored study has the knobs that it was created with."""
+    for options in (STATIC, DYNAMIC):
+        old = {k: v for k, v in options.items() if k in ("scheme", "activation", "calibrator")}
+        path = applied(toy_file, old, toy, tmp_path / options["scheme"])
+        assert path.read_bytes() == quantized(**options).read_bytes()

@@ -29,6 +29,10 @@ QUANTIZED = {
     "onnx_quantization.scheme": "static",
     "onnx_quantization.activation": "uint8",
     "onnx_quantization.calibrator": "minmax",
+    "onnx_quantization.weight_granularity": "per_channel",
+    "onnx_quantization.op_types": "all",
+    "onnx_quantization.calibration_samples": 0,
+    "onnx_quantization.granularity": "model",
 }
 FLOAT = {"onnx_quantization.scheme": "none"}
 

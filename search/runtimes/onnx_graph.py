@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import helper
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -47,9 +48,11 @@ def count_work(path: Path) -> dict[str, float]:
         if node.op_type in QUANTIZERS:
             for name in node.input[1:]:
                 weights.pop(name, None)
-        elif node.op_type in ("ConvInteger", "MatMulInteger"):
+        elif node.op_type in ("ConvInteger", "MatMulInteger", "MatMulNBits"):
             for name in node.input[2:]:
                 weights.pop(name, None)
+        if node.op_type == "MatMulNBits":  # packed, and padded to whole blocks
+            weights[node.input[1]] = _product_shape(node)
     for name in list(weights):
         owner = name.removesuffix("_scale").removesuffix("_zero_point")
         if owner != name and f"{owner}_quantized" in constants:  # of dynamic quantization
@@ -102,7 +105,21 @@ def _is_weight(tensor: onnx.TensorProto) -> bool:
     return tensor.data_type not in integers
 
 
+def _product_shape(node: onnx.NodeProto) -> tuple[int, int]:
+    """(inputs, outputs) of a MatMulNBits."""
+    sizes = {attribute.name: attribute.i for attribute in node.attribute}
+    return sizes["K"], sizes["N"]
+
+
 def _count_macs(model: onnx.ModelProto) -> int:
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":  # shape inference knows standard operators only
+            matrix = helper.make_tensor_value_info(
+                f"{node.input[1]}_unpacked", onnx.TensorProto.FLOAT, _product_shape(node)
+            )
+            product = helper.make_node("MatMul", [node.input[0], matrix.name], node.output)
+            node.CopyFrom(product)
+            model.graph.input.append(matrix)
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         for dim in dims:
