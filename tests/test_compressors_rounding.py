@@ -212,19 +212,16 @@ def test_float16_without_weights_worth_it_is_refused(tmp_path):
 
 
 def test_op_types_say_which_operators_are_quantized(toy, toy_file, tmp_path):
-    fed = {}
+    rounded = {}  # the operators whose outputs are
     for op_types in ("conv_matmul", "all"):
         path = applied(toy_file, {**STATIC, "op_types": op_types}, toy, tmp_path / op_types)
-        made = {output: node for node in nodes(path).values() for output in node.output}
-        fed[op_types] = {
-            node.op_type
-            for node in nodes(path).values()
-            if all(made[i].op_type == "DequantizeLinear" for i in node.input[:1] if i in made)
-            and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-        }
-    assert {"Conv", "Gemm"} <= fed["conv_matmul"]
-    assert "Add" not in fed["conv_matmul"]
-    assert {"Conv", "Gemm", "Add", "AveragePool"} <= fed["all"]
+        read = {tensor for tensor, *_ in quantizers(path, "QuantizeLinear")}
+        made = nodes(path).values()
+        rounded[op_types] = {node.op_type for node in made if read & set(node.output)}
+        weights = [name for name in initializers(path) if name.endswith(".weight_quantized")]
+        assert len(weights) == 4
+    assert "Add" not in rounded["conv_matmul"]
+    assert {"Add", "AveragePool"} <= rounded["all"]
 
 
 def test_a_network_of_convolutions_alone_is_quantized_statically(toy, tmp_path):
