@@ -14,7 +14,7 @@ from compressors.base import Context, Refused
 from compressors.distillation import ADDED, Distillation, distillation_loss, output_distance
 from compressors.inspect import weights_digest
 from compressors.pruning import StructuredPruning
-from compressors.testing import ModelCompressorContract
+from compressors.testing_training import TrainingCompressorContract
 from compressors.training import seeded
 
 OLD_OPTIONS = {"epochs": 2, "temperature": 2.0, "alpha": 0.9, "lr": 0.01}
@@ -34,7 +34,7 @@ def toy_task():
     return Toy()
 
 
-class TestDistillation(ModelCompressorContract):
+class TestDistillation(TrainingCompressorContract):
     seeded_options = [  # the task shuffles its training batches
         OPTIONS,
         {**OPTIONS, "epochs": 1, "alpha": 0.0},
@@ -233,34 +233,6 @@ def test_every_option_changes_the_result(tmp_path, change):
     student = perturbed(toy.model())
     results = [distilled(student, toy.model(), toy, tmp_path, **o) for o in ({}, change)]
     assert weights_digest(results[0]) != weights_digest(results[1])
-
-
-def test_every_epoch_is_told_with_the_model_as_it_is(tmp_path):
-    toy = toy_task()
-    told = []
-
-    def epoch_ended(epoch, epochs, model):
-        told.append((epoch, epochs, weights_digest(model)))
-
-    context = Context(toy, toy.model, 0, tmp_path, epoch_ended=epoch_ended)
-    result, _ = Distillation().apply(perturbed(toy.model()), {**OPTIONS, "epochs": 3}, context)
-    assert [epoch[:2] for epoch in told] == [(1, 3), (2, 3), (3, 3)]
-    assert len({digest for *_, digest in told}) == 3
-    assert told[-1][2] == weights_digest(result)
-
-
-def test_what_listening_to_an_epoch_raises_ends_the_training(tmp_path):
-    class Enough(Exception):
-        pass
-
-    def epoch_ended(epoch, epochs, model):
-        if epoch == 2:
-            raise Enough
-
-    toy = toy_task()
-    context = Context(toy, toy.model, 0, tmp_path, epoch_ended=epoch_ended)
-    with pytest.raises(Enough):
-        Distillation().apply(toy.model(), {**OPTIONS, "epochs": 3}, context)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):

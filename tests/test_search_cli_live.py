@@ -1,4 +1,4 @@
-"""How a running study is shown while a trial trains."""
+"""What is shown of trainings: how far one is, and when one will be given up."""
 
 from __future__ import annotations
 
@@ -40,3 +40,10 @@ def test_lines_tell_an_epoch_only_where_nothing_was_said_for_long(study, capsys,
     monkeypatch.setattr(live, "QUIET_S", 0.0)
     observer.epoch_ended(12, Epoch(2, 6, 0.75))
     assert capsys.readouterr().out.endswith(" trial 12: epoch 2/6, accuracy 0.7500\n")
+
+
+def test_check_says_when_a_training_will_be_given_up(naslite, workspace):
+    _, out, _ = naslite("check", workspace.config(stop="median"))
+    assert "stop: median (warmup_epochs=1, min_trials=4)\n" in out
+    _, out, _ = naslite("check", workspace.config())
+    assert "stop:" not in out

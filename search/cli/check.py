@@ -43,6 +43,10 @@ def check(config: Path, enqueue: Path | None) -> None:
     strategy = f"{chosen.name} ({given})" if given else chosen.name
     minutes = f" or {budget.minutes:g} minutes" if budget.minutes else ""
     out.print(f"strategy: {strategy}; budget: {budget.trials} trials{minutes}")
+    stop = resolved.stop.model_dump(exclude_none=True)
+    options = ", ".join(f"{name}={value}" for name, value in stop.items() if name != "rule")
+    if options:
+        out.print(f"stop: {resolved.stop.rule} ({options})")
     first = len(resolved.enqueue)
     out.print(f"enqueued: {f'{first} to be evaluated first' if first else 'none'}")
     out.print(f"task: {resolved.task} runs and exports; {config} is ready for `naslite run`")
