@@ -27,19 +27,20 @@ CALIBRATION = 500
 
 
 class Net(nn.Sequential):
-    """(batch, 1, 28, 28) -> (batch, 10) logits; 137,986 parameters."""
+    """(batch, 1, 28, 28) -> (batch, 10) logits; 186,362 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(1, 24, 3)
+        self.stem = _convolution(1, 16)
         self.pool1 = nn.MaxPool2d(2)
-        self.conv1 = _convolution(24, 48, 3)
+        self.conv1 = _convolution(16, 48)
         self.pool2 = nn.MaxPool2d(2)
-        self.conv2 = _convolution(48, 96, 3)
-        self.conv3 = _convolution(96, 96, 3)
-        self.pool3 = nn.AdaptiveAvgPool2d(1)
+        self.conv2 = _convolution(48, 112)
+        self.pool3 = nn.MaxPool2d(2)
+        self.conv3 = _convolution(112, 128)
+        self.pool4 = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.linear = nn.Linear(96, 10)
+        self.linear = nn.Linear(128, 10)
 
 
 class FashionMnist(Task):
@@ -65,8 +66,8 @@ class FashionMnist(Task):
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
-        sources = [Path(__file__).with_name(f"{name}.py") for name in ("image_batches",)]
-        content = [path.read_bytes() for path in (Path(__file__), *sources)]
+        files = (Path(__file__), Path(__file__).with_name("image_batches.py"))
+        content = [path.read_bytes() for path in files]
         arrays = self.train.pixels, self.train.labels
         return train_once(Net(), self._train, content=(*content, *arrays, self.epochs))
 
@@ -98,9 +99,9 @@ class FashionMnist(Task):
         fit(model, batches, loss, inputs=self.inputs, epochs=self.epochs, lr=LR)
 
 
-def _convolution(width_in: int, width: int, kernel: int) -> nn.Sequential:
+def _convolution(width_in: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(width_in, width, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(width_in, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
     )

@@ -27,7 +27,7 @@ def test_batches_are_the_rows_in_order_normalised():
     pixels = images().pixels[[4, 9]].astype(np.float64).transpose(0, 3, 1, 2) / 255
     expected = (pixels - np.reshape([0.5, 0.25], (2, 1, 1))) / np.reshape([0.2, 0.1], (2, 1, 1))
     np.testing.assert_allclose(found[1][0].numpy(), expected, rtol=1e-5, atol=1e-5)
-    assert found[1][0].is_contiguous()
+    assert found[1][0].is_contiguous(memory_format=torch.channels_last)
     assert found[1][0].dtype == torch.float32
 
 
