@@ -152,7 +152,9 @@ class Histograms(HistogramCollector):  # type: ignore[misc]
             else:
                 span = np.array(far)
                 nothing = np.empty(0, far.dtype)
-                hist, edges = np.histogram(nothing, self.num_bins, range=(-span, span))
+                hist, edges = np.histogram(
+                    nothing, self.num_bins, range=(float(-span), float(span))
+                )
                 self.histogram_dict[name] = (hist, edges, low, high, span)
 
     def collect(self, arrays: Feed) -> None:

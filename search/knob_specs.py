@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from strategies.knobs import PER_LAYER
 from strategies.space import Condition, Knob, Space, SpaceError
 
 from .config import StudyConfig
@@ -17,7 +18,6 @@ from .stages import Step
 if TYPE_CHECKING:
     from .task import LoadedTask
 
-PER_LAYER = "@"  # in the name of a knob that each layer, block or group of a model has
 FEW = 1024  # levels of a knob that are looked at one by one
 
 
