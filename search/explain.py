@@ -14,7 +14,7 @@ from rich.table import Table
 from storage import Measurement
 
 from .errors import NasliteError
-from .formats import RATIO, format_value, plain, short
+from .formats import RATIO, UNPAIRED, format_value, plain, short
 from .results import Row, StudyResults
 from .verdicts import speed
 
@@ -180,7 +180,7 @@ def _cell(m: Measurement | None, own: Measurement | None, is_own: bool) -> str:
     cell = format_value(m.metric, m.value)
     # A drop is a difference, and times of different moments do not compare: their ratio does.
     is_comparable = not m.metric.endswith("_drop") and not m.metric.startswith(
-        ("latency_ms", "latency_p90_ms", "throughput_per_s")
+        ("latency_ms", "throughput_per_s", *UNPAIRED)
     )
     if own is not None and own.value > 0 and not is_own and is_comparable:
         cell += f" {RATIO}{m.value / own.value:.3f}"

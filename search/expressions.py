@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,15 @@ class Joined:
 
 
 Expression = Comparison | Not | Joined
+
+
+def comparisons(expression: Expression) -> Iterator[Comparison]:
+    """All comparisons of an expression, wherever they stand in it."""
+    if isinstance(expression, Comparison):
+        yield expression
+        return
+    for part in (expression.part,) if isinstance(expression, Not) else expression.parts:
+        yield from comparisons(part)
 
 
 def parse(text: str, known: Iterable[str] | None = None) -> Expression:

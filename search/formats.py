@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .results import Row, StudyResults
 
 RATIO = "×"
+UNPAIRED = ("latency_p90_ms", "load_ms", "peak_rss_bytes")  # their ratios are mostly chance
 
 
 def short(results: StudyResults, row: Row) -> str:
@@ -63,6 +64,8 @@ def format_ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str
     For milliseconds and throughput it is the one that was measured side by side.
     """
     kind, batch, size = name.partition("_batch")
+    if kind in UNPAIRED:
+        return ""
     side_by_side = metrics.get(f"latency_ratio{batch}{size}")
     if kind in ("latency_ms", "latency_ratio") and side_by_side is not None:
         return f"{RATIO}{side_by_side:.3f}"
@@ -101,7 +104,9 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _number(value: float) -> str:
     """Four decimals, or three digits that count where those would say too little or too much."""
-    if value and abs(value) < 0.01:
+    if abs(value) < 1e-9:  # what rounding leaves of a difference
+        return f"{0:.4f}"
+    if abs(value) < 0.01:
         return f"{value:.3g}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from storage import Measurement, Study
 
 from .expressions import Comparison
 from .goals import Goals
-from .metrics import drop_name
+from .metrics import audit_names, drop_name
 from .results import Row, StudyResults
 from .verdicts import FASTER, PROVEN, SLOWER, speed, verdict
 
@@ -87,8 +87,12 @@ def headline(results: StudyResults, front: Sequence[Row]) -> Headline | None:
     if not row.number:
         return Headline(0, ("nothing beats the uncompressed model within the limits",), rule)
     found, base = by_metric(row), by_metric(baseline)
-    quality = _quality(results.study, results.goals, found, base)
-    parts = [_size(found, base), _speed(found), quality]
+    parts = [
+        _size(found, base),
+        _speed(found),
+        _quality(results.study, results.goals, found, base),
+        _audited(results.study, results.goals, found, base),
+    ]
     return Headline(row.number, tuple(part for part in parts if part), rule)
 
 
@@ -142,7 +146,23 @@ def _quality(
     loss = found.get(drop_name(score))
     if loss is None or score not in base:
         return ""
-    scale, unit = (100.0, "points") if is_share(score, base[score].value) else (1.0, score)
+    return _change(study, goals, loss, base[score].value)
+
+
+def _audited(
+    study: Study, goals: Goals, found: Mapping[str, Measurement], base: Mapping[str, Measurement]
+) -> str:
+    """The same on the audit split, which may say otherwise."""
+    score, (name, drop) = study.facts["score_name"], audit_names(study.facts["score_name"])
+    if drop not in found or name not in base:
+        return ""
+    loss = replace(found[drop], metric=drop_name(score))  # the limits are on that
+    return f"audit: {_change(study, goals, loss, base[name].value)}"
+
+
+def _change(study: Study, goals: Goals, loss: Measurement, before: float) -> str:
+    score = study.facts["score_name"]
+    scale, unit = (100.0, "points") if is_share(score, before) else (1.0, score)
     sign = -scale if study.facts["higher_is_better"] else scale  # a loss raises a perplexity
     limits = [c for c in goals.constraints if c.name == loss.metric]
     known = _limits(limits, loss, scale) or _changes(loss, sign)

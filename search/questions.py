@@ -10,8 +10,8 @@ import numpy as np
 
 from storage import Study
 
-from .errors import UnknownName
-from .expressions import Comparison, Expression, conjuncts, is_limit, parse
+from .errors import ExpressionError, UnknownName
+from .expressions import Comparison, Expression, comparisons, conjuncts, is_limit, parse
 from .goals import Goals, parse_objectives
 from .metrics import audit_names, drop_name, metric_names
 from .nearest import Nearest, nearest
@@ -93,6 +93,8 @@ def question(
     metrics, own = known_metrics(study), Goals.of_config(study.config)
     knobs = [record["name"] for record in study.space]
     wanted = None if where is None else parse(where, [*metrics, *knobs, *FIELDS])
+    if wanted is not None:
+        _check_literals(wanted, metrics, study.space)
     limits = [] if wanted is None else _limits(wanted, metrics)
     if objectives is not None:
         asked = parse_objectives(objectives)
@@ -168,6 +170,31 @@ def _limits(where: Expression, metrics: Sequence[str]) -> list[Comparison]:
         for part in conjuncts(where)
         if isinstance(part, Comparison) and is_limit(part) and part.name in metrics
     ]
+
+
+def _check_literals(
+    where: Expression, metrics: Sequence[str], space: Sequence[Mapping[str, Any]]
+) -> None:
+    """Numbers compare with numbers, and choices with their values: anything else holds nowhere.
+
+    Raises:
+        ExpressionError
+    """
+    choices = {knob["name"]: knob["values"] for knob in space if knob["kind"] == "choice"}
+    for part in comparisons(where):
+        word = part.literal
+        if not isinstance(word, str):
+            continue
+        if part.name in (*metrics, "number", "seconds"):
+            raise ExpressionError(f"{part.name} is a number, so it takes a number, got {word!r}")
+        known = [str(v).lower() if isinstance(v, bool) else v for v in choices.get(part.name, ())]
+        if known and word not in known:
+            raise ExpressionError(f"{part.name} {unknown_name('value', word, map(str, known))}")
+        if part.name == "state" and word != "complete":
+            raise ExpressionError(
+                f"only complete trials are ranked, got state {part.op} {word!r}; `naslite trials`"
+                " lists the others"
+            )
 
 
 def _check(name: str, known: Sequence[str]) -> None:

@@ -311,4 +311,5 @@ def _verdict(row: Row, limit: str) -> str:
     verdict = row.verdicts[limit]
     if verdict != VIOLATED:
         return verdict
-    return f"{verdict} by {100 * row.violations[limit]:.3g} %"
+    percent = 100 * row.violations[limit]
+    return f"{verdict} by {percent:,.0f} %" if percent >= 100 else f"{verdict} by {percent:.3g} %"

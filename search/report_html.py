@@ -328,12 +328,13 @@ def _environment(report: StudyReport) -> str:
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.environment
     )
-    header = ["from trial", "CPU", "load", "A/A control", "noise floor"]
+    header = ["next trial then", "CPU", "load", "A/A control", "noise floor"]
     sessions = [[escape(cell) for cell in row] for row in report.sessions]
     shown = (
         "<h3>Sessions</h3>"
-        '<p class="soft">A control times the baseline against its own copy; smaller differences'
-        " than the noise floor were not to be told apart.</p>" + _table(header, sessions)
+        '<p class="soft">A control times the baseline against its own copy; its noise floor is the'
+        " greatest difference from 1 that its interval allows for. Every ratio has its own.</p>"
+        + _table(header, sessions)
         if sessions
         else '<p class="soft">No control of the timings is stored.</p>'
     )

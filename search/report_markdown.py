@@ -121,6 +121,6 @@ def _failures(report: StudyReport) -> list[str]:
 def _environment(report: StudyReport) -> list[str]:
     parts = [table(["", ""], report.environment)]
     if report.sessions:
-        header = ["from trial", "CPU", "load", "A/A control", "noise floor"]
+        header = ["next trial then", "CPU", "load", "A/A control", "noise floor"]
         parts.append(table(header, report.sessions))
     return parts

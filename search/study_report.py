@@ -10,7 +10,7 @@ from storage.database import files_folder
 
 from .causes import Cause
 from .formats import format_value
-from .headline import Headline, by_metric, headline
+from .headline import Headline, by_metric, headline, is_share
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
 from .metrics import AUDIT
@@ -83,9 +83,13 @@ class StudyReport:
     details: tuple[Detail, ...]
 
 
-def study_report(results: StudyResults) -> StudyReport:
+def study_report(results: StudyResults, notes: Sequence[str] = ()) -> StudyReport:
     """Read a study once, and say everything about it that others may see: no absolute path and
-    no password is in it."""
+    no password is in it.
+
+    Args:
+        notes: What else is to be said, such as which files are damaged.
+    """
     study, rows, front = results.study, results.rows(), results.front()
     sessions = results.store.sessions(study)
     counts = Counter(row.trial.state for row in rows)
@@ -97,7 +101,7 @@ def study_report(results: StudyResults) -> StudyReport:
         state=results.state,
         counts=dict(counts),
         budget=f"{study.trials} trials" + (f", {study.minutes:g} min" if study.minutes else ""),
-        notes=tuple(_notes(results, rows, front)),
+        notes=(*notes, *_notes(results, rows, front)),
         objectives=results.goals.objectives,
         constraints=tuple(map(str, results.goals.constraints)),
         headline=headline(results, front),
@@ -148,11 +152,14 @@ def _notes(results: StudyResults, rows: Sequence[Row], front: Sequence[Row]) -> 
 
 
 def _columns(results: StudyResults, front: Sequence[Row]) -> tuple[str, ...]:
-    """The main metrics, each with that of the audit split beside it where a row has one."""
+    """What the study is after, then the other main metrics, with those of the audit split."""
     known = {m.metric for row in front for m in row.trial.measurements}
-    twins = [(name, f"{AUDIT}{name}") for name in results.shown_metrics]
-    found = [name for pair in twins for name in pair if not is_audit(name) or name in known]
-    return tuple(found)
+    shown, asked = results.shown_metrics, results.goals.names
+    found = [name for name in asked if name in shown]  # what the study is after stands first
+    for name in [*asked, *shown]:
+        twin = f"{AUDIT}{name}"
+        found += [other for other in (name, twin) if other in known or other in shown]
+    return tuple(dict.fromkeys(found))
 
 
 def _front_row(results: StudyResults, row: Row) -> FrontRow:
@@ -183,6 +190,8 @@ def state_line(report: StudyReport) -> str:
 def optimism_text(report: StudyReport) -> str:
     """How to read the search figures: beside those of the audit, and as the best of many."""
     text = "The front was not scored on an audit split."
+    if report.state == "running":
+        text = "The front is scored on the audit split, if there is one, when the study ends."
     if any(map(is_audit, report.columns)):
         text = "Columns named audit_ are of samples that the search never saw."
     if report.optimism is None:
@@ -194,6 +203,8 @@ def optimism_text(report: StudyReport) -> str:
         )
     picked = report.counts.get("complete", 0) - (0 in report.points.numbers)
     flattered = format_value(report.score_name, report.optimism)
+    if is_share(report.score_name, report.optimism):
+        flattered = f"{100 * report.optimism:.2g} points"
     return (
         f"{text} Picking the best of {picked:,} by the search split is expected to flatter its"
         f" score by at least {flattered}."

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 
+import pytest
 from conftest import Workspace, one_line
 
 from search import open_study
@@ -26,6 +27,31 @@ def test_other_objectives_and_limits_rank_the_stored_trials(naslite, finished):
     assert {row["damage"] for row in rows} == {""}
     error = one_line(naslite("best", "toy", "--objectives", "accuracy", *store))
     assert "cannot read objective 'accuracy'" in error
+
+
+def test_a_table_shows_so_many_rows_and_says_how_to_see_the_rest(naslite, finished, monkeypatch):
+    monkeypatch.setattr("search.cli.best.MOST_SHOWN", 2)
+    asked = ("best", "toy", "--where", "macs > 0", "--store", finished.store)
+    _, out, _ = naslite(*asked)
+    total = len(open_study("toy", store=finished.store).best("macs > 0"))
+    assert f"2 of {total} rows of toy where macs > 0" in out
+    assert f"{total - 2} more rows: --limit {total} shows all" in out
+    _, out, err = naslite(*asked, "--format", "json")
+    assert len(json.loads(out)) == total
+    assert "more rows" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("macs < nan", "macs is a number, so it takes a number, got 'nan'"),
+        ("seconds > 1 and not (number == one)", "number is a number, so it takes a number"),
+        ("onnx_quantization.scheme == statik", "did you mean 'static'?"),
+        ("state == failed", "only complete trials are ranked, got state == 'failed'"),
+    ],
+)
+def test_words_that_hold_nowhere_are_errors(naslite, finished, where, said):
+    assert said in one_line(naslite("best", "toy", "--where", where, "--store", finished.store))
 
 
 def test_limits_that_nothing_meets_give_the_nearest_rows(naslite, finished):

@@ -115,6 +115,26 @@ def scored(name, value, loss, bounds, size):
     )
 
 
+def test_an_audit_that_says_otherwise_stands_beside_it(tmp_path):
+    def audited(score, drop, bounds):
+        name = "audit_accuracy"
+        return [
+            Measurement(name, score, "", n=200),
+            Measurement(f"{name}_drop", drop, "", *bounds, 200, level=0.9),
+        ]
+
+    rows = [
+        complete(0.9, 1000, extra=audited(0.92, 0.0, (0.0, 0.0))),
+        complete(0.9, 500, drop=(0.0, 0.005), extra=audited(0.9, 0.02, (0.0, 0.04))),
+    ]
+    results = stored(tmp_path, rows, constraints=["accuracy_drop <= 0.01"])
+    found = headline(results, results.front())
+    assert found.phrases[-2:] == (
+        "±0 points [proven ≤ 1]",
+        "audit: −2 points [violated ≤ 1]",
+    )
+
+
 def test_a_proven_row_goes_before_a_cheaper_one(tmp_path):
     proven, cheaper = complete(0.9, 500, drop=(0, 0.2)), complete(0.9, 100, drop=(0, 0.4))
     objectives = {"size_bytes": "minimize", "latency_ratio": "minimize"}

@@ -183,6 +183,7 @@ def test_ls_counts_trials_without_the_baseline(results):
         ("log_loss", 0.00012345, "0.000123"),
         ("log_loss_drop", -0.0025, "-0.0025"),
         ("accuracy_drop", 0.0, "0.0000"),
+        ("accuracy_drop", -5.35e-19, "0.0000"),
         ("perplexity", 23.4567, "23.4567"),
         ("elo", 12345.678, "12,345.7"),
         ("rank_msre", 0.5, "0.5000"),

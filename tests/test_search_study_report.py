@@ -85,8 +85,8 @@ def test_every_trial_has_its_place(mixed):
 
 def test_audit_figures_stand_beside_those_of_the_search(mixed):
     report = study_report(mixed)
-    place = report.columns.index("accuracy")
-    assert report.columns[place + 1] == "audit_accuracy"
+    assert report.columns[:3] == ("accuracy", "size_bytes", "accuracy_drop"), "what it is after"
+    assert report.columns[3] == "audit_accuracy"
     assert report.front[1].cells["audit_accuracy"].startswith("0.89")
     assert "audit_accuracy" not in report.front[0].cells
     assert "audit_accuracy" not in report.points.values, "no axis: most have not got it"
@@ -95,13 +95,17 @@ def test_audit_figures_stand_beside_those_of_the_search(mixed):
 
 def test_the_optimism_of_picking_is_said_with_and_without_an_audit(mixed):
     report = dataclasses.replace(study_report(mixed), optimism=0.0123)
-    text = (
-        "Picking the best of 11 by the search split is expected to flatter its score by at least"
+    assert "The front is scored on the audit split, if there is one" in optimism_text(
+        dataclasses.replace(report, columns=())
     )
-    assert f"{text} 0.0123." in optimism_text(report)
+    report = dataclasses.replace(report, state="finished")
+    text = "Picking the best of 11 by the search split is expected to flatter its score by"
+    assert f"{text} at least 1.2 points." in optimism_text(report)
+    loss = dataclasses.replace(report, score_name="log_loss")
+    assert f"{text} at least 0.0123." in optimism_text(loss)
     unaudited = dataclasses.replace(report, columns=("accuracy",))
     assert optimism_text(unaudited).startswith("The front was not scored on an audit split. Pick")
-    assert f"{text} 0.0123." in optimism_text(unaudited)
+    assert f"{text} at least 1.2 points." in optimism_text(unaudited)
     at_the_ceiling = dataclasses.replace(report, optimism=0.0)
     assert "cannot be estimated" in optimism_text(at_the_ceiling)
     assert "flatter its" not in optimism_text(at_the_ceiling)

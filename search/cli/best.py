@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..results import StudyResults
 
 
+MOST_SHOWN = 100  # rows of a table: laying out more takes longer than finding them
+
+
 @click.command()
 @click.argument("name")
 @options.store
@@ -33,7 +36,11 @@ if TYPE_CHECKING:
     help='The front under others than the study\'s, such as "accuracy: max, macs: min", among'
     " the rows that meet --where.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help=f"At most so many rows; default: {MOST_SHOWN} in a table, else all.",
+)
 @click.option(
     "--explain",
     type=int,
@@ -65,6 +72,7 @@ def best(
             raise click.UsageError("--explain stands alone, without --where, --sort, --limit")
         _explain(format, results, explain)
         return
+    limit = limit or (MOST_SHOWN if format == "table" else None)
     answer = results.answer(where=where, sort=sort, limit=limit, objectives=objectives)
     rows, lines = answer.rows, about_answer(results, answer)
     damaged = damage(results, rows)
@@ -72,9 +80,13 @@ def best(
         click.echo(f"warning: files of trial {number} are damaged: {text}", err=True)
     which = f" where {where}" if where else ""
     front = f" on the front of {objectives}" if objectives else " on the front"
-    title = f"{len(rows)} rows of {name}{which}{front if objectives or not where else ''}"
+    count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+    if len(rows) < answer.found:
+        count = f"{len(rows)} of {answer.found:,} rows"
+        lines.append(f"{answer.found - len(rows):,} more rows: --limit {answer.found} shows all")
+    title = f"{count} of {name}{which}{front if objectives or not where else ''}"
     if answer.ranking.nearest is not None:
-        title = f"{len(rows)} rows of {name} that come nearest"
+        title = f"{count} of {name} that come nearest"
     if format != "table":
         for line in lines:
             click.echo(line, err=True)

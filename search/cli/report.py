@@ -31,6 +31,8 @@ from . import options
 def report(name: str, store: str | None, output: Path | None, format: str | None) -> None:
     """Write a report on the study NAME: front, verdicts, figures, costs, failures, machine."""
     from ..build import open_study
+    from ..shipped import damage
+    from ..standing import about_answer
     from ..study_report import study_report
 
     is_markdown = format == "md" or (
@@ -41,7 +43,13 @@ def report(name: str, store: str | None, output: Path | None, format: str | None
             "a report in HTML is 5 MB, too much for a terminal;"
             f" `naslite report {name} -o report.html` writes it to a file"
         )
-    found = study_report(open_study(name, store=store))
+    results = open_study(name, store=store)
+    damaged = damage(results, results.front())
+    for number, text in damaged.items():
+        click.echo(f"warning: files of trial {number} are damaged: {text}", err=True)
+    notes = [f"Files of trial {number} are damaged: {text}." for number, text in damaged.items()]
+    notes += about_answer(results, results.answer())
+    found = study_report(results, notes)
     if is_markdown:
         from ..report_markdown import markdown_report
 

@@ -107,7 +107,10 @@ function drawFront() {
 function hoverText(i, kind) {
   const shown = data.columns.filter((name) => name in points.values);
   const width = narrow() ? 34 : 56;
-  const lines = shown.map((name) => `${plain(name)}: ${readable(name, points.values[name][i])}`);
+  const detail = details.get(points.numbers[i]);  // it knows intervals
+  const known = new Map((detail?.metrics ?? []).map(([name, value, bounds]) => [name, `${value} ${bounds}`.trim()]));
+  const lines = shown.map((name) => `${plain(name)}: ${plain(known.get(name) ?? readable(name, points.values[name][i]))}`);
+  for (const [limit, verdict] of Object.entries(detail?.verdicts ?? {})) lines.push(`${plain(limit)}: ${plain(verdict)}`);
   return [`<b>trial ${points.numbers[i]}</b>, ${kind}`, wrapped(points.labels[i], width), ...lines]
     .filter(Boolean).join("<br>");
 }
