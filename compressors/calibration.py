@@ -70,7 +70,7 @@ def activation_ranges(
     count, from any shapes, with one batch's activations in memory.
 
     Raises:
-        ValueError: There is no float tensor, or one is not finite.
+        ValueError: There is no float tensor to make a histogram of, or one is not finite.
     """
     augmented = workdir / "augmented.onnx"
     calibrator = create_calibrator(
@@ -139,7 +139,7 @@ class Histograms(HistogramCollector):  # type: ignore[misc]
             size = np.abs(array)
             new = np.array([array.min(), array.max(), size.min(), size.max()], array.dtype)
             old = self._extremes.get(name, new)
-            pairs = zip((min, max, min, max), old, new, strict=True)
+            pairs = zip((np.minimum, np.maximum) * 2, old, new, strict=True)
             self._extremes[name] = np.array([pick(*pair) for pick, *pair in pairs], array.dtype)
 
     def begin(self) -> None:
@@ -152,9 +152,7 @@ class Histograms(HistogramCollector):  # type: ignore[misc]
             else:
                 span = np.array(far)
                 nothing = np.empty(0, far.dtype)
-                hist, edges = np.histogram(
-                    nothing, self.num_bins, range=(float(-span), float(span))
-                )
+                hist, edges = np.histogram(nothing, self.num_bins, range=(-float(far), float(far)))
                 self.histogram_dict[name] = (hist, edges, low, high, span)
 
     def collect(self, arrays: Feed) -> None:

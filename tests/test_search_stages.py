@@ -56,7 +56,7 @@ def test_stage_keys_stay_as_they_are(monkeypatch):
         "structured_pruning": "16fad7099938462e",
         "distillation": "5717e61cfb619b8b",
         "export": "d16e8b00915f90f0",
-        "onnx_quantization": "926ae5128b4714ba",
+        "onnx_quantization": "2c4ecfa68a8dddb5",
     }
 
 
