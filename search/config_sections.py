@@ -55,6 +55,12 @@ class RuntimeConfig(Section):
         min_length=1,
         description="Batch sizes to time; `latency_ms` and `latency_ratio` are of the first.",
     )
+    timing_seconds: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds after which the timing of a file at a batch size ends with the"
+        " interval that it has; the less, the wider.",
+    )
 
     @field_validator("batch_sizes")
     @classmethod

@@ -60,6 +60,7 @@ class Timer:
         batch_sizes: To time, in samples.
         feed: Inputs as `measure.timing_feed` gives them, samples along axis 0.
         footprints: Whether memory and load time are measured too.
+        seconds: See `time_against`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Timer:
         batch_sizes: Sequence[int],
         feed: Feed,
         footprints: bool = True,
+        seconds: float = MAX_SECONDS,
     ) -> None:
         found = load("runtime", "runtimes", runtime, runtimes.BUILTIN, Path(folder))
         self.runtime: Runtime = found()
@@ -77,6 +79,7 @@ class Timer:
         self._named = runtime, folder
         self._feeds = {size: with_batch_size(dict(feed), size) for size in batch_sizes}
         self._footprints = footprints
+        self._seconds = seconds
         self._controlled: Control | None = None
         self._is_told = False  # whether a timing has come back with the control
 
@@ -104,7 +107,7 @@ class Timer:
             excess = unexplained(control.low, control.high)
             pair = SessionPair(self.loader(path), self.loader(baseline), rng)
             timings = [
-                _with_excess(time_against(pair, feed, n, rng), excess)
+                _with_excess(time_against(pair, feed, n, rng, seconds=self._seconds), excess)
                 for n, feed in self._feeds.items()
             ]
             timings[0] = replace(timings[0], control=None if self._is_told else control)
@@ -128,7 +131,7 @@ class Timer:
             return self._controlled
         size, feed = next(iter(self._feeds.items()))
         pair = SessionPair(self.loader(baseline), self.loader(baseline), rng)
-        found = time_against(pair, feed, size, rng)
+        found = time_against(pair, feed, size, rng, seconds=self._seconds)
         floor = noise_floor(found.low, found.high)
         load_average = os.getloadavg()[0]
         self._controlled = Control(
@@ -219,8 +222,8 @@ def time_against(
     few blocks with one pair of sessions; the result is the median of the rounds with its
     order-statistic interval.
 
-    Stops after some rounds if the interval is within +-2 %, or when two seconds are over. Where
-    six seconds leave too few rounds, all calls count, and the timing is noisy.
+    Stops after some rounds if the interval is within +-2 %, or when `seconds` are over. Where four
+    seconds more leave too few rounds, all calls count, and the timing is noisy.
 
     Args:
         feed: Inputs with `batch_size` samples.

@@ -56,6 +56,8 @@ def _differences(study: Study, prepared: Prepared) -> list[str]:
     here: dict[str, Any] = {**prepared.stored_config, **prepared.facts}
     there: dict[str, Any] = {**study.config, **study.facts}
     there["seed"] = study.seed
+    for side in (here, there):  # how long files are timed says how wide intervals are, no more
+        side["runtime"] = {k: v for k, v in side["runtime"].items() if k != "timing_seconds"}
     return [
         f"its {key} is {there.get(key)!r}, here it is {here.get(key)!r}"
         for key in (*KEYS, *FACTS)

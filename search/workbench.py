@@ -53,6 +53,7 @@ def timing_spec(prepared: Prepared) -> BenchSpec:
             "folder": str(prepared.folder),
             "threads": runtime.threads,
             "batch_sizes": list(runtime.batch_sizes),
+            "seconds": runtime.timing_seconds,
             "feed": timing_feed(prepared.loaded.inputs, max(runtime.batch_sizes)),
         },
     )

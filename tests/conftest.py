@@ -57,6 +57,7 @@ class Workspace:
                 {"distillation": {"epochs": [0, 1], "lr": 0.01}},
                 {"onnx_quantization": {"scheme": ["none", "static"]}},
             ],
+            "runtime": {"timing_seconds": 0.2},
             "budget": {"trials": 6},
             "threads": 1,
             **changes,
