@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
@@ -85,8 +84,7 @@ class Cifar(Task):
 
 
 def data_folder() -> Path:
-    given = os.environ.get("NASLITE_DATA")
-    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
+    folder = Path(os.environ.get("NASLITE_DATA", ""))
     if not (folder / "cifar10_resnets").is_dir():
         pytest.skip(
             "the pretrained ResNets are not here; set NASLITE_DATA to the folder with them"

@@ -17,6 +17,7 @@ from doubles import memory_folder
 EVENTS = (
     "create_study",
     "claim",
+    "add_session",
     "propose",
     "put",
     "finish",

@@ -15,6 +15,7 @@ from parallel import Asks, Listed, Shuffled, shuffled
 from search.dispatch import Dispatcher
 from search.errors import NasliteError
 from search.executor import Serial
+from search.goals import Goals
 from search.jobs import JobEnd
 from search.observer import Observer
 from search.replay import replay
@@ -413,6 +414,7 @@ def test_a_candidate_that_an_earlier_study_met_twice_is_one_known_fact(store):
         stored_config={**old.config, "seed": old.seed},
         facts=old.facts,
         space=SPACE,
+        goals=Goals.of_config(old.config),
     )
     bench = SimpleNamespace(stage_keys=lambda candidate: ["k"])
     known = known_facts(store, "old", prepared, bench)

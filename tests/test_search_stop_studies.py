@@ -244,7 +244,7 @@ else:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2])
 def test_a_real_study_that_is_killed_while_it_trains_equals_the_untouched_one(
     tmp_path, workers, monkeypatch
 ):
