@@ -39,7 +39,7 @@ def quantize_to_static(
     quantizer = QDQQuantizer(
         load_model_with_shape_infer(source),
         options["weight_granularity"] == "per_channel",
-        False,  # all 8 bits
+        options["reduce_range"],
         QuantType.QInt8,
         ACTIVATIONS[options["activation"]],
         ranges,
@@ -52,13 +52,16 @@ def quantize_to_static(
     quantizer.model.save_model_to_file(target, False)
 
 
-def quantize_to_dynamic(source: Path, target: Path, kept: Collection[str]) -> None:
+def quantize_to_dynamic(
+    source: Path, target: Path, options: Options, kept: Collection[str]
+) -> None:
     """Write products whose activations are quantized at run time; see `quantize_to_static`."""
     quantize_dynamic(
         source,
         target,
         op_types_to_quantize=DYNAMIC_OPS,
         per_channel=True,
+        reduce_range=options["reduce_range"],
         weight_type=QuantType.QInt8,
         # A Gemm is made a MatMul and an Add before names are compared.
         nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],

@@ -35,6 +35,7 @@ COVERED = {
 # Studies that began before these knobs were there go on as they did.
 BEFORE_VERSION_2 = {
     "weight_granularity": "per_channel",
+    "reduce_range": False,
     "op_types": "all",
     "calibration_samples": 0,
     "granularity": "model",
@@ -54,7 +55,7 @@ class OnnxQuantization:
     or layer of the model, `int8` (quantized as `scheme` says) or `fp32` (left as it is).
 
     On x86 CPUs without VNNI, ONNX Runtime's uint8 x int8 products can saturate: a score measured
-    there holds for such CPUs only.
+    there holds for such CPUs only. Weights of 7 bits (`reduce_range`) do not.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018.
@@ -77,6 +78,13 @@ class OnnxQuantization:
             _choice("activation", ("uint8", "int8"), static),
             _choice("calibrator", ("minmax", "percentile", "entropy"), static),
             _choice("weight_granularity", ("per_channel", "per_tensor"), static),
+            Choice(
+                name="reduce_range",
+                values=(False, True),
+                neutral=False,
+                default=False,
+                active_when=Condition("scheme", "in", ("dynamic", "static")),
+            ),
             _choice("op_types", ("all", "conv_matmul"), static),
             Int(
                 name="calibration_samples",
@@ -146,6 +154,7 @@ def _quantize(source: Path, target: Path, options: Options, task: Task) -> None:
     import onnx
 
     from .precision import chosen_precisions, present
+    from .short_names import shorten_names
 
     graph = onnx.load(source, load_external_data=False).graph
     precisions = {}
@@ -164,6 +173,7 @@ def _quantize(source: Path, target: Path, options: Options, task: Task) -> None:
     else:
         _quantize_to_8_bits(source, target, options, precisions, task)
     _check(source, target, scheme)
+    shorten_names(target)
 
 
 def _copy(source: Path, graph: Any, folder: Path) -> None:
@@ -211,15 +221,12 @@ def _quantize_to_8_bits(
     graph = onnx.load(prepared, load_external_data=False).graph
     kept = kept_in_float(precisions, graph.node)
     if options["scheme"] == "dynamic":
-        quantize_to_dynamic(prepared, target, kept)
+        quantize_to_dynamic(prepared, target, options, kept)
     else:
         names = [value.name for value in graph.input]
         feeds = calibration_feeds(task, names, options["calibration_samples"])
         quantize_to_static(prepared, target, options, feeds, kept)
     prepared.unlink()
-    model = onnx.load(target)
-    del model.graph.value_info[:]  # shapes that preparing inferred: runtimes do so again
-    onnx.save(model, target)
 
 
 def _check(source: Path, target: Path, scheme: str) -> None:

@@ -37,6 +37,12 @@ def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
+@pytest.fixture(autouse=True)
+def _own_module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a task reads its folder's modules anew; a test in that folder stays as it was."""
+    monkeypatch.setitem(sys.modules, request.module.__name__, request.module)
+
+
 class Workspace:
     """A folder with the toy task, where configs are written and stores are made."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -17,12 +18,13 @@ from compressors.base import Context, Task
 from compressors.quantization import OnnxQuantization
 from compressors.training import seeded
 
-DYNAMIC = {"scheme": "dynamic", "granularity": "model"}
+DYNAMIC = {"scheme": "dynamic", "reduce_range": False, "granularity": "model"}
 STATIC = {
     "scheme": "static",
     "activation": "uint8",
     "calibrator": "minmax",
     "weight_granularity": "per_channel",
+    "reduce_range": False,
     "op_types": "all",
     "calibration_samples": 0,
     "granularity": "model",
@@ -33,9 +35,10 @@ CALIBRATORS = ["minmax", "percentile", "entropy"]
 
 
 def applied(path: Path, options: dict[str, Any], task: Task, workdir: Path) -> Path:
-    """The file quantized, in a folder that is made for it."""
+    """The file quantized, in a folder that is made for it; tensors are named by the quantizers."""
     workdir.mkdir()
-    return OnnxQuantization().apply(path, options, Context(task, task.model, 0, workdir))
+    with patch("compressors.short_names.shorten_names"):
+        return OnnxQuantization().apply(path, options, Context(task, task.model, 0, workdir))
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:

@@ -71,15 +71,17 @@ def test_scales_of_activations_come_from_the_whole_range_and_hold_zero(toy, toy_
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("layer", ["stem", "conv1", "conv2"])
-def test_weights_are_rounded_as_numpy_does_it(toy, toy_file, tmp_path, granularity, layer):
+@pytest.mark.parametrize("steps", [254, 128])
+def test_weights_are_rounded_as_numpy_does_it(toy, toy_file, tmp_path, granularity, layer, steps):
     """int8, symmetric; what the file unpacks is the rounded weight to the last bit."""
-    options = {**STATIC, "weight_granularity": granularity}
+    options = {**STATIC, "weight_granularity": granularity, "reduce_range": steps == 128}
     path = applied(toy_file, options, toy, tmp_path / "work")
     weights = initializers(toy_file)[f"{layer}.weight"]
     axes = (1, 2, 3) if granularity == "per_channel" else (0, 1, 2, 3)
     largest = np.abs(weights).max(axes, keepdims=True)
-    scale = (largest.astype(np.float64) * 2 / 254).astype(np.float32)
-    expected = (np.rint(weights / scale).clip(-127, 127) * scale).astype(np.float32)
+    scale = (largest.astype(np.float64) * 2 / steps).astype(np.float32)
+    level = np.rint(weights / scale).clip(-steps // 2, steps // 2)
+    expected = (level * scale).astype(np.float32)
     feed = {"images": toy.eval_batches()[0][0].numpy()}
     (unpacked,) = literal_outputs(path, feed, f"{layer}.weight_DequantizeLinear_Output")
     np.testing.assert_array_equal(unpacked, expected)

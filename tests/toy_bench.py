@@ -30,6 +30,7 @@ QUANTIZED = {
     "onnx_quantization.activation": "uint8",
     "onnx_quantization.calibrator": "minmax",
     "onnx_quantization.weight_granularity": "per_channel",
+    "onnx_quantization.reduce_range": False,
     "onnx_quantization.op_types": "all",
     "onnx_quantization.calibration_samples": 0,
     "onnx_quantization.granularity": "model",

@@ -73,8 +73,17 @@ function spans(metric, factor) {
 function axisOf(metric, isLog) {
   const values = points.values[metric].filter((value) => value !== null);
   const large = values.some((value) => Math.abs(value) >= 10000);
-  const ticks = isLog ? { type: "log", dtick: "D2" } : {};
+  const ticks = isLog ? { type: "log", tickvals: roundNumbers(values) } : {};
   return { title: { text: plain(metric) }, ...(large ? { tickformat: "~s" } : {}), ...ticks };
+}
+
+// 1, 2 and 5 times the powers of ten: plotly itself writes all but the first as a lone digit.
+function roundNumbers(values) {
+  const [least, most] = [Math.min, Math.max].map((end) => Math.log10(values.reduce((a, b) => end(a, b))));
+  const powers = [];
+  for (let power = Math.floor(least); power <= Math.ceil(most); power++) powers.push(power);
+  const digits = powers.length > 4 ? [1] : powers.length > 3 ? [1, 3] : [1, 2, 5];
+  return powers.flatMap((power) => digits.map((digit) => Number(`${digit}e${power}`)));
 }
 
 function drawFront() {
