@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE ?= sqlite:///naslite.db
 # Most tests wait for processes that they have started; a file's tests stay together.
-JOBS ?= -n 2 --dist loadfile
+JOBS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test quick lint docs clean
 

@@ -40,6 +40,7 @@ class StrategyContract:
 
     examples: ClassVar[int] = 60  # drawn by Hypothesis
     long: ClassVar[int] = 60  # trials of the one test that needs many
+    short: ClassVar[int] = 18  # of those that need to get beyond a start at random
 
     def make(self) -> Strategy:
         """A new strategy object."""
@@ -73,7 +74,7 @@ class StrategyContract:
     @pytest.mark.parametrize("lag", [1, 4, 16])
     @pytest.mark.parametrize("space", ["small", "conditional", "continuous", "huge"])
     def test_no_visible_candidate_is_proposed_again(self, space: str, lag: int) -> None:
-        for step in play(self.make(), self.toy(space, lag=lag, trials=18)):
+        for step in play(self.make(), self.toy(space, lag=lag, trials=self.short)):
             candidate = step.proposal.candidate
             assert candidate_key(candidate) not in step.view.seen_keys(), (
                 f"trial {step.number} repeats a visible candidate: {candidate!r}"
@@ -92,7 +93,7 @@ class StrategyContract:
 
     @pytest.mark.parametrize("space", ["conditional", "continuous", "huge"])
     def test_a_fresh_object_proposes_what_a_warm_one_does(self, space: str) -> None:
-        toy = self.toy(space, lag=2, trials=15)
+        toy = self.toy(space, lag=2, trials=self.short)
         warm = self.make()
         play(warm, self.toy("small"))
         steps = play(warm, toy)

@@ -19,6 +19,29 @@ ASSETS = Path(__file__).parent / "assets"
 REPOSITORY = Path(__file__).parent.parent
 
 
+# Files that take minutes: they begin first, so that no process is left with one in the end.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        "reliability_faults",
+        "strategies_optuna",
+        "reliability_kills",
+        "demo",
+        "search_cli",
+        "search_background",
+        "benchmarks_coverage",
+        "reliability_workers",
+        "search_stop_studies",
+        "reliability_store",
+    )
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kept = dict(os.environ)
