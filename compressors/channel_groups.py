@@ -273,7 +273,9 @@ def _shuffled(model: nn.Module, group: ChannelGroup) -> dict[str, Tensor]:
             name = f"{member.layer}.{slices.tensor}".lstrip(".")
             tensor = changed.get(name, state.get(name))
             if tensor is None:
-                raise UnknownLayer(f"{name} is computed, not stored")
+                is_tied = name in dict(model.named_parameters(remove_duplicate=False))
+                why = "shared with another layer" if is_tied else "computed, not stored"
+                raise UnknownLayer(f"{name} is {why}")
             changed[name] = tensor.index_select(slices.dim, slices.positions(order, width))
     return changed
 

@@ -11,7 +11,7 @@ from torch import nn
 from strategies.space import Int, Knob
 
 from .base import Context, Options, Recipe, Task
-from .inspect import PRUNABLE
+from .inspect import weighted_layers
 
 ITERATIONS = 100
 
@@ -38,11 +38,10 @@ class WeightClustering:
         self, model: nn.Module, options: Options, context: Context
     ) -> tuple[nn.Module, Recipe]:
         clustered = copy.deepcopy(model).eval()
-        for module in clustered.modules():
-            if isinstance(module, PRUNABLE):
-                weight = module.weight.data
-                values = clustered_values(weight.numpy(), options["clusters"])
-                weight.copy_(torch.from_numpy(values))
+        for layer in weighted_layers(clustered).values():
+            weight = layer.weight.data
+            values = clustered_values(weight.numpy(), options["clusters"])
+            weight.copy_(torch.from_numpy(values))
         return clustered, {}
 
     def replay(self, model: nn.Module, recipe: Recipe) -> nn.Module:

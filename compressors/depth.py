@@ -58,10 +58,10 @@ class DepthPruning:
         count, task = options["blocks"], context.task
         with seeded(context.seed):
             inputs = stacked_inputs(task, SAMPLES)
-            blocks = residual_blocks(model, inputs)
+            blocks = least_missed(model, inputs, residual_blocks(model, inputs))
             if len(blocks) < count:
                 raise Refused(f"the model has only {len(blocks)} residual blocks to drop")
-            recipe = {"dropped": least_missed(model, inputs, blocks)[:count]}
+            recipe = {"dropped": blocks[:count]}
             shallow = self.replay(model, recipe).eval()
             recover(model, shallow, task, options)
         return shallow, recipe
@@ -75,8 +75,8 @@ class DepthPruning:
 
 def _count(model: nn.Module, task: Task) -> int:
     with seeded(0):
-        inputs = task.inputs(next(iter(task.calibration_batches())))
-    return len(residual_blocks(model, inputs))
+        inputs = stacked_inputs(task, 2)
+    return len(least_missed(model, inputs, residual_blocks(model, inputs)))
 
 
 def residual_blocks(model: nn.Module, inputs: Any) -> list[str]:
@@ -131,27 +131,24 @@ def _skips(end: Any, start: Any) -> bool:
 
 
 def least_missed(model: nn.Module, inputs: Any, blocks: list[str]) -> list[str]:
-    """The blocks, the one first whose absence changes the outputs least."""
+    """The blocks without which the model runs, the one first whose absence changes least."""
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         before = list(tensors_in(forward(model, inputs)))
-        changes = []
+        changes: dict[str, float] = {}
         for name in blocks:
             block = model.get_submodule(name)
             _drop(model, name)
             try:
                 after = list(tensors_in(forward(model, inputs)))
-            except Exception as error:
+                changes[name] = sum(
+                    float((a - b).square().mean()) for a, b in zip(after, before, strict=True)
+                )
+            except Exception as error:  # such as a block that takes a mask beside its input
                 if is_of_the_machine(error):
                     raise
-                raise Refused(f"the model does not run without {name!r} ({error})") from error
             _put(model, name, block)
-            changes.append(
-                sum(float((a - b).square().mean()) for a, b in zip(after, before, strict=True))
-            )
-    return [
-        name for _, name in sorted(zip(changes, blocks, strict=True), key=lambda pair: pair[0])
-    ]
+    return sorted(changes, key=lambda name: changes[name])
 
 
 def _drop(model: nn.Module, name: str) -> None:

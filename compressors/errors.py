@@ -7,6 +7,10 @@ class Refused(Exception):
     """A compressor or a runtime cannot do this candidate; the message is the reason."""
 
 
+# What torch on a CPU and on a GPU says, and ONNX Runtime.
+NO_MEMORY = ("can't allocate memory", "out of memory", "Failed to allocate memory", "bad_alloc")
+
+
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether an error says nothing of the model: no memory, a full or failing disk.
 
@@ -15,4 +19,4 @@ def is_of_the_machine(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno is not None  # `inspect` raises one without where it finds no source
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch's
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)

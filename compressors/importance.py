@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .base import Refused, Task
 from .channel_groups import ChannelGroup, Member
-from .inspect import all_trainable, forward
+from .inspect import all_trainable, forward, sample_count
 
 IMPORTANCES = ("l1", "l2", "row_norm", "taylor", "bn_scale", "random")
 TAYLOR_SAMPLES = 512
@@ -72,15 +71,10 @@ def loss_gradients(
             for name, gradient in zip(names, found, strict=True):
                 if gradient is not None:
                     totals[name] = totals[name] + gradient if name in totals else gradient
-            count += _sample_count(inputs)
+            count += sample_count(inputs)
             if count >= samples:
                 break
     return totals
-
-
-def _sample_count(inputs: Any) -> int:
-    first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
-    return len(first[0] if isinstance(first, (tuple, list)) else first)
 
 
 def _magnitude(model: nn.Module, importance: str, task: Task) -> Magnitude:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
+
+from .errors import Refused
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -21,6 +23,33 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return model(*inputs)
     return model(inputs)
+
+
+def weighted_layers(model: nn.Module, ignored: Container[str] = ()) -> dict[str, Any]:
+    """Convolutions and linear layers by name, but for those that are ignored.
+
+    Raises:
+        Refused: The weight of one is computed from other tensors (weight norm, for instance), so
+            that what is done to it is lost.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, PRUNABLE) and name not in ignored
+    }
+    for name, layer in layers.items():
+        if layer._parameters.get("weight") is None:
+            raise Refused(
+                f"the weight of {name!r} is computed from other tensors, so what is done to it"
+                " would be lost; remove that parametrization in model()"
+            )
+    return layers
+
+
+def sample_count(inputs: Any) -> int:
+    """How many samples a batch of a model's inputs holds: a tensor, or a tuple or dict of them."""
+    found = [tensor for tensor in tensors_in(inputs) if tensor.ndim]
+    return max((len(tensor) for tensor in found), default=1)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -134,6 +134,8 @@ def _prune(model: nn.Module, inputs: Any, options: Options, task: Task) -> dict[
     kept: dict[str, Tensor] = {}
     for step in range(1, steps + 1):
         groups = _prunable(model, inputs, ignored, is_first=step == 1)
+        if not groups:  # the steps before have left nothing that can go
+            break
         for group in groups:
             first.setdefault(group.name, group.local_width)
         scores = channel_scores(model, groups, options["importance"], task)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from .errors import is_of_the_machine
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .calibration import Feed
 
 # What a quantized file holds, by scheme: without any of it, nothing has been quantized.
 MARKS = {
@@ -32,8 +34,8 @@ COVERED = {
     "weight_only": "no MatMul or Gemm with a constant matrix",
     "float16": "no float32 weights that are worth a Cast",
 }
-# Studies that began before these knobs were there go on as they did.
-BEFORE_VERSION_2 = {
+# What a candidate means that was stored before there were these knobs.
+ADDED = {
     "weight_granularity": "per_channel",
     "reduce_range": False,
     "op_types": "all",
@@ -122,11 +124,12 @@ class OnnxQuantization:
     def apply(self, path: Path, options: Options, context: Context) -> Path:
         from .training import seeded
 
-        options = {**BEFORE_VERSION_2, **options}
+        options = {**ADDED, **options}
         quantized = context.workdir / path.name
         with _quiet(), seeded(context.seed):  # the task may draw its batches
+            feeds = _feeds(path, options, context.task)
             try:
-                _quantize(path, quantized, options, context.task)
+                _quantize(path, quantized, options, feeds)
             except Refused:
                 raise
             except Exception as error:  # it raises many types, bare Exception among them
@@ -150,7 +153,19 @@ def _precision_knobs(model: nn.Module | None) -> list[Knob]:
     return [] if model is None else precision_knobs(model)
 
 
-def _quantize(source: Path, target: Path, options: Options, task: Task) -> None:
+def _feeds(path: Path, options: Options, task: Task) -> list[Feed]:
+    """What the ranges of activations are taken from."""
+    import onnx
+
+    from .calibration import calibration_feeds
+
+    if options["scheme"] != "static":
+        return []
+    inputs = onnx.load(path, load_external_data=False).graph.input
+    return calibration_feeds(task, [v.name for v in inputs], options["calibration_samples"])
+
+
+def _quantize(source: Path, target: Path, options: Options, feeds: Sequence[Feed]) -> None:
     import onnx
 
     from .precision import chosen_precisions, present
@@ -171,7 +186,7 @@ def _quantize(source: Path, target: Path, options: Options, task: Task) -> None:
     elif scheme == "weight_only":
         _quantize_weights(source, target, options, precisions)
     else:
-        _quantize_to_8_bits(source, target, options, precisions, task)
+        _quantize_to_8_bits(source, target, options, precisions, feeds)
     _check(source, target, scheme)
     shorten_names(target)
 
@@ -207,12 +222,15 @@ def _quantize_weights(
 
 
 def _quantize_to_8_bits(
-    source: Path, target: Path, options: Options, precisions: dict[str, bool], task: Task
+    source: Path,
+    target: Path,
+    options: Options,
+    precisions: dict[str, bool],
+    feeds: Sequence[Feed],
 ) -> None:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from .calibration import calibration_feeds
     from .eight_bits import quantize_to_dynamic, quantize_to_static
     from .precision import kept_in_float
 
@@ -223,8 +241,6 @@ def _quantize_to_8_bits(
     if options["scheme"] == "dynamic":
         quantize_to_dynamic(prepared, target, options, kept)
     else:
-        names = [value.name for value in graph.input]
-        feeds = calibration_feeds(task, names, options["calibration_samples"])
         quantize_to_static(prepared, target, options, feeds, kept)
     prepared.unlink()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from strategies.space import Choice, Condition, Int, Knob
 
 from .base import Options, Task
-from .inspect import PRUNABLE, forward
+from .inspect import PRUNABLE, forward, sample_count
 from .training import reestimate_batch_norm
 
 CORRECTED = (*PRUNABLE, nn.modules.batchnorm._BatchNorm)
@@ -119,11 +119,11 @@ def stacked_inputs(task: Task, samples: int) -> Any:
         if stacked and _sample_shapes(inputs) != _sample_shapes(stacked[0]):
             continue
         stacked.append(inputs)
-        count += _sample_count(inputs)
+        count += sample_count(inputs)
         if count >= samples:
             break
     if not stacked:
-        raise ValueError("bias correction needs a calibration batch, got none")
+        raise ValueError("calibration_batches() must give at least one batch, got none")
     return _stack(stacked, samples)
 
 
@@ -144,10 +144,6 @@ def _tensors(inputs: Any) -> list[Tensor]:
 
 def _sample_shapes(inputs: Any) -> list[Any]:
     return [tensor.shape[1:] for tensor in _tensors(inputs)]
-
-
-def _sample_count(inputs: Any) -> int:
-    return max((len(tensor) for tensor in _tensors(inputs) if tensor.ndim), default=1)
 
 
 def _along_channels(module: nn.Module, values: Tensor, ndim: int) -> Tensor:

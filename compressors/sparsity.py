@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from strategies.space import Choice, Condition, Float, Knob
 
 from .base import Context, Options, Recipe, Refused, Task
-from .inspect import PRUNABLE, layers_matching
+from .inspect import layers_matching, weighted_layers
 from .patterns import Pattern
 from .recovery import recover, recovery_knobs
 from .training import seeded
@@ -25,7 +26,8 @@ class UnstructuredPruning:
     model or in each layer (Han et al., "Learning both Weights and Connections for Efficient Neural
     Networks", 2015); `mean_threshold` those below `threshold` times the mean magnitude of their
     row, all weights that make one output; `n_m` all but the n greatest of each m neighbours in a
-    row (Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021).
+    row, which read neighbouring input channels (Mishra et al., "Accelerating Sparse Deep Neural
+    Networks", 2021).
 
     ONNX Runtime computes with zeros as with other numbers: the file does not get faster, nor
     smaller before it is packed. What shrinks is `size_zstd_bytes`.
@@ -77,21 +79,36 @@ class UnstructuredPruning:
     ) -> tuple[nn.Module, Recipe]:
         pruned = copy.deepcopy(model).eval()
         ignored = set(layers_matching(model, options["ignore"]))
-        weights = [
-            module.weight.data
-            for name, module in pruned.named_modules()
-            if isinstance(module, PRUNABLE) and name not in ignored
-        ]
-        if not weights:
+        layers = weighted_layers(pruned, ignored)
+        if not layers:
             raise Refused("no layer is left to prune: `ignore` names all of them")
-        for weight, mask in zip(weights, _masks(weights, options), strict=True):
-            weight.mul_(mask)
+        weights = [layer.weight.data for layer in layers.values()]
+        rows = [_rows(layer) for layer in layers.values()]
+        masks = _masks([w.reshape(-1)[r] for w, r in zip(weights, rows, strict=True)], options)
+        for weight, row, mask in zip(weights, rows, masks, strict=True):
+            kept = torch.empty(weight.numel(), dtype=torch.bool)
+            kept[row.reshape(-1)] = mask.reshape(-1)
+            weight.mul_(kept.reshape(weight.shape))
         with seeded(context.seed):
             recover(model, pruned, context.task, options)
         return pruned, {}
 
     def replay(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         return copy.deepcopy(model)
+
+
+def _rows(layer: Any) -> Tensor:
+    """Where in a layer's weight, as one row of numbers, those lie that make one output.
+
+    Returns:
+        (outputs, weights of each) positions; neighbours in a row read neighbouring inputs.
+    """
+    weight = layer.weight
+    positions = torch.arange(weight.numel()).reshape(weight.shape)
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # (inputs, outputs of a group, ...)
+        by_group = positions.reshape(layer.groups, -1, *weight.shape[1:])
+        positions = by_group.transpose(1, 2).flatten(0, 1)
+    return positions.movedim(1, -1).flatten(1)
 
 
 def _masks(weights: list[Tensor], options: Options) -> list[Tensor]:
@@ -115,15 +132,15 @@ def keep_largest(weights: Tensor, sparsity: float) -> Tensor:
     return mask.reshape(weights.shape)
 
 
-def keep_above_mean(weights: Tensor, threshold: float) -> Tensor:
+def keep_above_mean(rows: Tensor, threshold: float) -> Tensor:
     """A mask of the weights that reach `threshold` times the mean magnitude of their row."""
-    magnitude = weights.abs().flatten(1)
-    return (magnitude >= threshold * magnitude.mean(1, keepdim=True)).reshape(weights.shape)
+    magnitude = rows.abs()
+    return magnitude >= threshold * magnitude.mean(1, keepdim=True)
 
 
-def keep_n_of_m(weights: Tensor, n: int, m: int) -> Tensor:
+def keep_n_of_m(rows: Tensor, n: int, m: int) -> Tensor:
     """A mask of the n greatest of each m neighbours in a row; a shorter rest keeps its share."""
-    rows = weights.abs().flatten(1)
+    rows = rows.abs()
     whole = rows.shape[1] // m * m
     blocks = rows[:, :whole].reshape(len(rows), -1, m)
     mask = torch.ones_like(rows, dtype=torch.bool)
@@ -131,7 +148,7 @@ def keep_n_of_m(weights: Tensor, n: int, m: int) -> Tensor:
     rest = rows.shape[1] - whole
     if rest:
         mask[:, whole:] = _greatest(rows[:, whole:], -(-rest * n // m))
-    return mask.reshape(weights.shape)
+    return mask
 
 
 def _greatest(values: Tensor, n: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
 import tempfile
@@ -20,6 +21,8 @@ from .base import Earlier
 from .checkpoints import restore, saved
 from .devices import loss_scaler, mixed_precision, moved, repeatable
 from .inspect import PRUNABLE, forward, weights_digest
+
+log = logging.getLogger("naslite.compressors")
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "constant")
@@ -58,7 +61,8 @@ def fit(
     earlier: Earlier | None = None,
     epoch_ended: Callable[[int], None] = lambda epoch: None,
 ) -> dict[str, torch.Tensor]:
-    """Train in place, by default with AdamW under a one-cycle schedule (Smith and Topin 2019).
+    """Train in place, by default with AdamW under a one-cycle schedule (Smith and Topin 2019), in
+    which the momentum falls from 0.95 to 0.85 while the rate rises, and comes back.
 
     Weights of convolutions and linear layers that are zero stay zero, so what was pruned stays
     pruned; a layer that begins as nothing but zeros is trained.
@@ -68,7 +72,7 @@ def fit(
         loss: (outputs, batch) -> scalar tensor.
         inputs: batch -> what the model is called with.
         lr: The peak learning rate of `one_cycle`; with `constant`, that of all steps.
-        optimizer: adamw, or sgd (Nesterov's momentum, 0.9).
+        optimizer: adamw, or sgd (Nesterov's momentum; 0.9 where the schedule is constant).
         device: Where it happens; the model lies on the CPU before and after.
         amp: none, bf16 or fp16 (see `devices.mixed_precision`).
         seed: Each epoch begins with generators seeded by it and its number; None leaves them
@@ -167,6 +171,7 @@ def train_once(
         train: Trains the model in place.
         content: What determines the training: source text, arrays, hyper-parameters.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_model, save_model
 
     digest = hashlib.sha256(weights_digest(model).encode())
@@ -178,14 +183,18 @@ def train_once(
     folder = Path(os.environ.get("NASLITE_CACHE", Path.home() / ".cache" / "naslite"))
     path = folder / f"{digest.hexdigest()}.safetensors"
     if path.exists():
-        load_model(model, path)
-    else:
-        with seeded(seed):
-            train(model)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            save_model(model, str(Path(scratch) / path.name))
-            (Path(scratch) / path.name).rename(path)
+        try:
+            load_model(model, path)
+        except SafetensorError as error:
+            log.warning("%s is damaged (%s); training again", path, error)
+        else:
+            return model.eval()
+    with seeded(seed):
+        train(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        save_model(model, str(Path(scratch) / path.name))
+        (Path(scratch) / path.name).replace(path)
     return model.eval()
 
 
@@ -217,7 +226,8 @@ def _optimizer(
 
 
 def _pruned_weights(model: nn.Module) -> list[torch.Tensor]:
-    weights = [m.weight.data for m in model.modules() if isinstance(m, PRUNABLE)]
+    layers = [m for m in model.modules() if isinstance(m, PRUNABLE)]
+    weights = [m.weight.data for m in layers if m._parameters.get("weight") is not None]
     return [weight for weight in weights if 0 < weight.count_nonzero() < weight.numel()]
 
 

@@ -230,3 +230,11 @@ def test_tensors_that_stay_are_shared_by_nobody():
     smaller = copy.deepcopy(model)
     keep_channels(smaller, [(groups[0], torch.arange(8))])
     assert smaller[0].weight.untyped_storage().nbytes() == 8 * 8 * 4
+
+
+def test_weights_that_layers_share_cannot_go():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2))
+    model[2].weight = model[0].weight
+    found, reasons = channel_groups(model, torch.randn(2, 6))
+    assert [group.name for group in found] == []
+    assert "shared with another layer" in " ".join(reasons.values())

@@ -111,6 +111,35 @@ def test_a_block_that_runs_twice_cannot_go():
     assert residual_blocks(Twice(), torch.randn(3, 8)) == []
 
 
+def test_blocks_without_which_the_model_does_not_run_stay(tmp_path):
+    """They are given a mask as well, by name, or the code asks them for something."""
+
+    class Masked(PreNorm):
+        gain = 1.0
+
+        def forward(self, x, mask=None):
+            return super().forward(x)
+
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+            self.masked, self.asked, self.plain = Masked(), Masked(), PreNorm()
+
+        def forward(self, x):
+            x = self.masked(self.first(x), mask=None)
+            return self.last(self.plain(self.asked(x) * self.asked.gain))
+
+    model, inputs = Asks(), torch.randn(3, 8)
+    assert residual_blocks(model, inputs) == ["masked", "asked", "plain"]
+    task = TaskOf(model, (inputs, None))
+    assert DepthPruning().knobs(model, task)[0].resolve().size == 2
+    _, recipe = DepthPruning().apply(
+        model, {"blocks": 1, **PLAIN}, Context(task, lambda: model, 0, tmp_path)
+    )
+    assert recipe == {"dropped": ["plain"]}
+
+
 def test_a_plain_network_has_no_block_to_drop(tmp_path):
     model, images = conv_net(), torch.randn(2, 3, 8, 8)
     task = TaskOf(model, (images, None))

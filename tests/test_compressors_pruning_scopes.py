@@ -1,8 +1,6 @@
 """Structured pruning: scopes, steps, ignored layers, recovery, and padded shortcuts."""
 
 import copy
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import torch
 from assets.toy_models import TaskOf, conv_net
 from assets.toy_task import Toy
 from assets.vision_models import Bottleneck, CifarResNet, ConvNeXt, ViT
-from conftest import REPOSITORY
+from real_data import real_data
 from torch import nn
 
 from compressors.base import Context, Refused, Task
@@ -236,22 +234,19 @@ def test_the_published_resnet_is_pruned_inside_its_blocks(tmp_path, importance):
     options = {"ratio": 0.3, "batchnorm_batches": 8, "importance": importance}
     result = pruned(model, None, tmp_path, task=task, **options)
     assert parameter_count(result) < 0.75 * parameter_count(model)
-    assert _accuracy(model, batches) > 0.95  # these are images that it was trained on
+    assert _accuracy(model, batches) > 0.89
     assert _accuracy(result, batches) > 0.3
 
 
 def _published():
-    given = os.environ.get("NASLITE_DATA")
-    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
-    weights = folder / "cifar10_resnets" / "resnet20-12fca82f.th"
-    images_path = folder / "cifar10" / "cifar10_small.npz"
-    if not (weights.is_file() and images_path.is_file()):
-        pytest.skip("the published ResNets are not here; set NASLITE_DATA to the folder of data")
+    weights, images = "cifar10_resnets/resnet20-12fca82f.th", "cifar10/cifar10_small.npz"
+    folder = real_data(weights, images)
+    weights, images_path = folder / weights, folder / images
     state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     model = CifarResNet(20)
     model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
     with np.load(images_path) as data:
-        pixels, labels = data["x_train"][:512], data["y_train"][:512]
+        pixels, labels = data["x_test"][:512], data["y_test"][:512]
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     mean, std = (
         torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -210,6 +210,38 @@ def test_it_works_quietly_and_leaves_the_root_logger_alone(tmp_path, toy, toy_fi
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_error_of_the_users_data_is_no_refusal(tmp_path, toy, toy_file):
+    """A refusal would be believed wherever the candidate is met again."""
+
+    class Broken(TaskOf):
+        def calibration_batches(self):
+            raise KeyError("images")
+
+    with pytest.raises(KeyError, match="images"):
+        OnnxQuantization().apply(toy_file, STATIC, context(Broken(toy.model()), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text", ["Failed to allocate memory for requested buffer of size 9", "std::bad_alloc"]
+)
+def test_too_little_memory_is_no_refusal(tmp_path, toy, toy_file, monkeypatch, text):
+    def fails(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("compressors.eight_bits.quantize_to_static", fails)
+    with pytest.raises(RuntimeError, match=text):
+        OnnxQuantization().apply(toy_file, STATIC, context(toy, tmp_path))
+
+
+@pytest.mark.parametrize(("reduce_range", "most"), [(False, 127), (True, 64)])
+def test_dynamic_weights_have_7_bits_where_asked_for(toy, toy_file, tmp_path, reduce_range, most):
+    options = {**DYNAMIC, "reduce_range": reduce_range}
+    arrays = initializers(applied(toy_file, options, toy, tmp_path / "work"))
+    (weights,) = [value for name, value in arrays.items() if name.endswith("_quantized")]
+    assert weights.dtype == np.int8
+    assert np.abs(weights.astype(int)).max() == most
+
+
 def test_without_calibration_data_static_is_refused(tmp_path, toy, toy_file):
     task = TaskOf(toy.model())
     with pytest.raises(Refused, match=r"need data, and calibration_batches\(\) gives none"):

@@ -11,6 +11,7 @@ from assets.toy_task import Toy
 from torch import nn
 
 from compressors.base import Context, Refused
+from compressors.clustering import WeightClustering
 from compressors.sparsity import (
     UnstructuredPruning,
     keep_above_mean,
@@ -97,6 +98,50 @@ def test_two_of_four_neighbours_stay():
     kept = weights * keep_n_of_m(weights, 2, 4)
     # Of a rest of two, one stays.
     assert kept.tolist() == [[0, -4, 3, 0, 0.5, 0, 0, pytest.approx(0.3), 9, 0]]
+
+
+def test_neighbours_of_a_convolution_read_neighbouring_channels(tmp_path):
+    """As sparse tensor cores want it: of 4 input channels at one place of the kernel, 2 stay."""
+    model = nn.Sequential(nn.Conv2d(8, 5, 3))
+    options = {"method": "n_m", "pattern": "2:4", **PLAIN}
+    weight = pruned(model, options, tmp_path, torch.zeros(1, 8, 4, 4))[0].weight
+    assert ((weight.unflatten(1, (2, 4)) != 0).sum(2) == 2).all()
+    stays = model[0].weight.abs().unflatten(1, (2, 4)).topk(2, dim=2).values
+    kept = weight.abs().unflatten(1, (2, 4)).topk(2, dim=2).values
+    assert torch.equal(kept, stays)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_row_of_a_transposed_convolution_makes_one_output(tmp_path, groups):
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=groups, bias=False)
+    options = {"method": "mean_threshold", "threshold": 0.75, **PLAIN}
+    result = pruned(nn.Sequential(layer), options, tmp_path, torch.zeros(1, 4, 4, 4))[0].weight
+    for output in range(6):
+        # The weights that an output depends on are those with a gradient.
+        made = layer(torch.ones(1, 4, 1, 1))[0, output].sum()
+        (gradient,) = torch.autograd.grad(made, layer.weight)
+        row = gradient != 0
+        magnitude = layer.weight[row].abs()
+        stays = magnitude >= 0.75 * magnitude.mean()
+        assert torch.equal(result[row] != 0, stays)
+
+
+@pytest.mark.parametrize(
+    ("compressor", "options"),
+    [(UnstructuredPruning(), LAYER), (WeightClustering(), {"clusters": 16})],
+    ids=["pruning", "clustering"],
+)
+def test_a_computed_weight_is_refused_by_name(tmp_path, compressor, options):
+    """What is done to it would be lost with the next forward pass."""
+    model = mlp()
+    torch.nn.utils.parametrizations.weight_norm(model[2])
+    task = TaskOf(model, (numbers(), None))
+    context = Context(task, lambda: model, 0, tmp_path)
+    with pytest.raises(Refused, match="the weight of '2' is computed"):
+        compressor.apply(model, options, context)
+    if "ignore" in options:
+        result, _ = compressor.apply(model, {**options, "ignore": "2"}, context)
+        assert (result[0].weight == 0).any()
 
 
 def test_of_equal_weights_as_many_go_as_of_others():

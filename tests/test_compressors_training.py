@@ -216,6 +216,18 @@ def test_train_once_trains_once_and_loads_afterwards(cache):
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
 
 
+def test_damaged_weights_are_trained_again(cache, caplog):
+    train = Trainer()
+    first = train_once(mlp(), train, content=["v1"])
+    (path,) = cache.iterdir()
+    path.write_bytes(path.read_bytes()[:20])
+    again = train_once(mlp(), train, content=["v1"])
+    assert weights_digest(again) == weights_digest(first)
+    assert "is damaged" in caplog.text
+    train_once(mlp(), train, content=["v1"])
+    assert train.calls == 2
+
+
 def test_train_once_keeps_running_statistics(cache):
     def train(model):
         reestimate_batch_norm(model, batches_of(2), first, limit=2)

@@ -123,6 +123,31 @@ def burn(times):
         np.linalg.svd(np.eye(64))
 
 
+def test_neither_file_is_always_the_first_to_be_called_or_the_last():
+    """Of new sessions as well: what is called last leaves its data in the caches."""
+    called = []
+
+    class Named(Burner):
+        def __init__(self, name):
+            super().__init__(10)
+            self.name = name
+
+        def __call__(self, feed):
+            super().__call__(feed)
+            called.append((self.name, self))
+
+    rng = np.random.default_rng(0)
+    pair = SessionPair(lambda: Named("candidate"), lambda: Named("baseline"), rng)
+    timing.time_against(pair, FEED, 8, rng)
+    first = {}
+    for name, session in called:  # in order of their first calls, two and two
+        first.setdefault(session, name)
+    order = list(first.values())
+    rounds = list(zip(order[::2], order[1::2], strict=False))
+    assert {frozenset(pair) for pair in rounds} == {frozenset({"candidate", "baseline"})}
+    assert len({start for start, _ in rounds[1:]}) == 2
+
+
 def test_a_timing_says_what_was_timed():
     found = timed(Burner(), Burner())
     assert found.batch_size == 8
