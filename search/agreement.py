@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,6 +13,7 @@ from storage import Measurement
 from .metrics import EXACT, drop_name
 
 AGREES, DISAGREES, SHOWN = "agrees", "disagrees", "not judged"
+MOST_CHANGE = 0.25  # of the machine's speed that excuses a ratio
 ALPHA = 0.05  # that one of all ratios is called different by chance, files being the same
 
 
@@ -51,7 +52,8 @@ def agreements(
 
     What the file alone decides must be equal, and so must what is computed from its outputs, on
     the same machine with the same libraries; on another one the score and its drop must lie in
-    the stored interval. A ratio of times must lie within the joint interval (see `joint`). Times
+    the stored interval. A ratio of times must lie within the joint interval (see `joint`), widened
+    by what the baseline beside it is slower or faster than it was (see `machine_change`). Times
     and memory are not judged: they have no baseline beside them.
 
     Args:
@@ -66,15 +68,34 @@ def agreements(
             rule = "not stored" if a is None else "not measured again"
             compared.append(Agreement(name, a, b, SHOWN, rule))
             continue
-        agrees, rule = _judged(name, a, b, score_name, is_same_machine, ratios)
+        change = machine_change(name, before, after)
+        agrees, rule = _judged(name, a, b, score_name, is_same_machine, ratios, change)
         verdict = SHOWN if agrees is None else AGREES if agrees else DISAGREES
         compared.append(Agreement(name, a, b, verdict, rule))
     return tuple(compared)
 
 
-def joint(stored: Measurement, found: Measurement, ratios: int = 1) -> bool:
+def machine_change(
+    name: str, before: Mapping[str, Measurement], after: Mapping[str, Measurement]
+) -> float:
+    """By which share the baseline beside a ratio of times is slower or faster than it was, at most
+    MOST_CHANGE; 0 where that is not known.
+
+    Its time is the file's own divided by the ratio. What slows a machine slows two files by
+    unequal shares.
+    """
+    own = name.replace("latency_ratio", "latency_ms")
+    if not name.startswith("latency_ratio") or own not in before or own not in after:
+        return 0.0
+    times = [of[own].value / of[name].value for of in (before, after) if of[name].value > 0]
+    if len(times) < 2 or not min(times) > 0:
+        return 0.0
+    return min(MOST_CHANGE, max(times) / min(times) - 1)
+
+
+def joint(stored: Measurement, found: Measurement, ratios: int = 1, change: float = 0.0) -> bool:
     """Whether two ratios may be the same one: their difference in logarithms is no more than the
-    root of the sum of the squared half-widths that face each other.
+    root of the sum of the squared half-widths that face each other, and the log of 1 + `change`.
 
     For one comparison that is a test of level 5 % where the intervals are of 95 %. With several
     the half-widths are taken at the level of Sidak (1967), which keeps it at 5 % for all together.
@@ -86,11 +107,18 @@ def joint(stored: Measurement, found: Measurement, ratios: int = 1) -> bool:
     inward = math.log(greatest.value / greatest.low), math.log(least.high / least.value)
     level = (1 - ALPHA) ** (1 / max(1, ratios))
     scale = NormalDist().inv_cdf((1 + level) / 2) / NormalDist().inv_cdf(1 - ALPHA / 2)
-    return math.log(greatest.value / least.value) <= scale * math.hypot(*inward)
+    allowed = scale * math.hypot(*inward) + math.log1p(change)
+    return math.log(greatest.value / least.value) <= allowed
 
 
 def _judged(
-    name: str, a: Measurement, b: Measurement, score_name: str, is_same_machine: bool, ratios: int
+    name: str,
+    a: Measurement,
+    b: Measurement,
+    score_name: str,
+    is_same_machine: bool,
+    ratios: int,
+    change: float,
 ) -> tuple[bool | None, str]:
     """Whether they agree, None where that is not judged; and by which rule."""
     if name == "size_zstd_bytes" and not is_same_machine:
@@ -108,5 +136,9 @@ def _judged(
             return None, "timed beside other work"
         if None in (a.low, a.high, b.low, b.high):
             return None, "no interval"
-        return joint(a, b, ratios), "within the joint interval"
+        if joint(a, b, ratios):
+            return True, "within the joint interval"
+        if joint(a, b, ratios, change):
+            return True, f"within it and what changed the baseline's time by {change:.0%}"
+        return False, "within the joint interval"
     return None, "depends on the moment"
