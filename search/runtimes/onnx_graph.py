@@ -44,8 +44,13 @@ def count_work(path: Path) -> dict[str, float]:
     model = onnx.load(path, load_external_data=True)
     constants = {t.name: t for t in model.graph.initializer}
     weights = {name: tuple(t.dims) for name, t in constants.items() if _is_weight(t)}
-    for node in model.graph.node:
-        if node.op_type in QUANTIZERS:
+    nodes = model.graph.node
+    found_at_run_time = {n.output[1] for n in nodes if n.op_type == "DynamicQuantizeLinear"}
+    for node in nodes:
+        if node.op_type == "Mul" and found_at_run_time.intersection(node.input):
+            for name in node.input:  # the scale of activations times that of weights
+                weights.pop(name, None)
+        elif node.op_type in QUANTIZERS:
             for name in node.input[1:]:
                 weights.pop(name, None)
         elif node.op_type in ("ConvInteger", "MatMulInteger", "MatMulNBits"):
@@ -53,10 +58,6 @@ def count_work(path: Path) -> dict[str, float]:
                 weights.pop(name, None)
         if node.op_type == "MatMulNBits":  # packed, and padded to whole blocks
             weights[node.input[1]] = _product_shape(node)
-    for name in list(weights):
-        owner = name.removesuffix("_scale").removesuffix("_zero_point")
-        if owner != name and f"{owner}_quantized" in constants:  # of dynamic quantization
-            del weights[name]
     return {
         "parameters": float(sum(math.prod(shape) for shape in weights.values())),
         "macs": float(_count_macs(model)),
