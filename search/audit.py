@@ -26,19 +26,10 @@ log = logging.getLogger("naslite.search")
 
 def unaudited(study: Study, goals: Goals, trials: list[Trial]) -> list[Trial]:
     """The rows of the front that are still to be audited, and before them the baseline."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.artifact]
-    if not study.facts.get(HAS_AUDIT) or not complete or complete[0].number != 0:
+    if not study.facts.get(HAS_AUDIT):
         return []
-    metrics = [trial.metrics for trial in complete]
-    table = np.array([[found[name] for name in goals.names] for found in metrics], dtype=float)
-    is_wanted = goals.on_front(table)
-    is_wanted[0] = True
     audited = audit_names(study.facts["score_name"])[0]
-    return [
-        trial
-        for trial, wanted, found in zip(complete, is_wanted, metrics, strict=True)
-        if wanted and audited not in found
-    ]
+    return [trial for trial in front_of(trials, goals) if audited not in trial.metrics]
 
 
 def is_unaudited(results: StudyResults) -> bool:
@@ -50,6 +41,18 @@ def is_unaudited(results: StudyResults) -> bool:
     return baseline is not None and any(
         audited not in row.metrics for row in [baseline, *results.front()]
     )
+
+
+def front_of(trials: list[Trial], goals: Goals) -> list[Trial]:
+    """The baseline, and the rows of the front by number; none where there is no baseline."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.artifact]
+    if not complete or complete[0].number != 0:
+        return []
+    metrics = [trial.metrics for trial in complete]
+    table = np.array([[found[name] for name in goals.names] for found in metrics], dtype=float)
+    is_wanted = goals.on_front(table)
+    is_wanted[0] = True
+    return [trial for trial, wanted in zip(complete, is_wanted, strict=True) if wanted]
 
 
 class Audit:

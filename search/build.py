@@ -24,6 +24,7 @@ from .interrupts import Interrupts
 from .observer import Observer
 from .pools import baseline_outcome, local_dispatcher, study_dispatcher
 from .results import StudyResults
+from .retiming import is_timed_once
 from .warm_start import of_baseline
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def resume(
     unchanged = budget == (study.trials, study.minutes)
     results = StudyResults(opened, name)
     is_over = study.state == "finished" and unchanged and not is_asked
-    if is_over and not is_unaudited(results):
+    if is_over and not (is_unaudited(results) or is_timed_once(results)):
         return results
     owner = new_owner()
     observer, interrupts = observer or Observer(), Interrupts()

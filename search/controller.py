@@ -21,6 +21,7 @@ from .interrupts import Interrupts
 from .observer import Observer
 from .proposals import ASYNC, Proposals
 from .requests import Asked, Requests
+from .retiming import Retiming
 from .sessions import StoredSession
 from .spending import Spending
 from .stopping import trainings
@@ -76,7 +77,8 @@ class Controller:
             goals=goals,
             extensions=store.extensions(study),
         )
-        self._audit = Audit(store, study, owner, goals, dispatcher)
+        parts = store, study, owner, goals, dispatcher
+        self._after = Audit(*parts), Retiming(*parts)
         self._is_hurried = self._has_more = False  # asked: a stop at once, trials during an audit
         self._requests = Requests(store, study, owner, space, poll_s)
         self._dispatcher = dispatcher
@@ -130,15 +132,17 @@ class Controller:
         return state
 
     def _searched(self) -> tuple[str, str]:
-        """Search, then audit the front, until nobody asks for more; returns as `_loop` does."""
+        """Search, then measure the front again, until nobody asks for more; returns as `_loop`."""
         session = StoredSession(self.store, self.study, self.owner, len(self.trials))
         while True:
             state, cause = self._loop(session)
             if state == "interrupted" or self._is_hurried:
                 return state, cause
             with self._spending.standing():
-                if not self._audit.run(self.trials, self.observer, self._ends_audit):
-                    return state, cause
+                done = [p.run(self.trials, self.observer, self._ends_audit) for p in self._after]
+            session.note(self._dispatcher)
+            if not any(done):
+                return state, cause
             if self._interrupts.pending:
                 return "interrupted", ""
             if state == "stopped" or not self._ends_audit(at_once=True) or self._is_hurried:

@@ -17,6 +17,7 @@ from storage.artifacts import ContentStore
 from .beside import beside
 from .errors import NasliteError, one_line
 from .executor import EpochEnded, Executor, untold
+from .file_timing import timing_seed
 from .jobs import Built, Control, Epoch, Job, JobEnd, Scored, Timing
 from .metrics import not_finite
 from .timing_lock import TimingLock
@@ -64,7 +65,8 @@ class Dispatcher:
         self.controls: list[Control] = []  # of timings since, for the controller to take
         self.builders = builders
         builders.epoch_ended = self._hear
-        self._timer = timer
+        self.timer = timer
+        self.lock = lock or TimingLock(None)
         self._artifacts = artifacts
         self._score_name = score_name
         self._higher_is_better = higher_is_better
@@ -75,7 +77,7 @@ class Dispatcher:
         self._waiting: deque[tuple[Run, str, tuple[Any, ...]]] = deque()  # for a builder
         self._building: dict[int, Run] = {}  # by job
         self._timing: TimingQueue[Run] = TimingQueue(
-            timer, builders, exclusive=exclusive, lock=lock or TimingLock(None)
+            timer, builders, exclusive=exclusive, lock=self.lock
         )
         self._seen: list[JobEnd] = []  # while files were read
         self._ended: list[TrialEnd] = []
@@ -136,7 +138,7 @@ class Dispatcher:
         self._ended.clear()
 
     def close(self) -> None:
-        with closing(self._timer), closing(self.builders):
+        with closing(self.timer), closing(self.builders):
             self.abandon()
 
     def _hear(self, job: int, epoch: Epoch) -> None:
@@ -151,8 +153,8 @@ class Dispatcher:
                     time.sleep(timeout_s)
             return self.builders.wait(timeout_s)
         if self._exclusive or not self._building:
-            return self._timer.wait(timeout_s) + self.builders.wait(0)
-        return self._timer.wait(POLL_S) + self.builders.wait(POLL_S)
+            return self.timer.wait(timeout_s) + self.builders.wait(0)
+        return self.timer.wait(POLL_S) + self.builders.wait(POLL_S)
 
     def _enqueue(self, run: Run, method: str, arguments: tuple[Any, ...]) -> None:
         self._waiting.append((run, method, arguments))
@@ -267,13 +269,13 @@ class Dispatcher:
             return None
         assert run.artifact is not None
         run.is_noisy = not self._exclusive and bool(self._building)
-        return self._job(run, "time", (*paths, int(run.artifact.sha256[:15], 16)))
+        return self._job(run, "time", (*paths, timing_seed(run.artifact)))
 
     def _paths(self, run: Run) -> tuple[Any, Any] | None:
         """The intact files of a trial and of the baseline; None if some cannot be had."""
         assert run.artifact is not None
         try:
-            path = self._main_file(run.artifact)
+            path = self.main_file(run.artifact)
         except (CorruptFiles, OSError) as error:
             if run.was_rebuilt or isinstance(error, OSError):
                 self._end(run, "failed", f"{MEASURE}: {one_line(error)}")
@@ -283,7 +285,7 @@ class Dispatcher:
         if run.baseline is None:
             return path, None
         try:
-            return path, self._main_file(run.baseline.artifact)
+            return path, self.main_file(run.baseline.artifact)
         except (CorruptFiles, OSError) as error:
             if run.baseline_rebuilt or isinstance(error, OSError):
                 self._end_without_baseline(run, one_line(error))
@@ -293,7 +295,12 @@ class Dispatcher:
                 self._enqueue(run, "build", (run.baseline.candidate,))
             return None
 
-    def _main_file(self, artifact: Artifact) -> Any:
+    def main_file(self, artifact: Artifact) -> Any:
+        """The path of the file that is loaded, all files having been compared with their SHA-256s.
+
+        Raises:
+            CorruptFiles, OSError
+        """
         verified = partial(self._artifacts.verified, artifact.sha256)
         folder, facts = beside(self.builders, self._seen, verified)
         try:

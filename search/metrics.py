@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from storage import Measurement
@@ -12,7 +12,8 @@ from .jobs import Scored, Timing
 
 DROP_DIGITS = 12
 BOUNDS_LEVEL = 0.90  # of an interval whose ends are one-sided 95 % bounds
-AUDIT = "audit_"  # before the name of a score, or drop, on the audit split
+AUDIT = "audit_"  # before a metric of the front that is measured when the search has ended
+RATIO = "latency_ratio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,7 @@ def latency_p90_ms(facts: Facts) -> list[Measurement]:
 
 def latency_ratio(facts: Facts) -> list[Measurement]:
     """Time over the uncompressed file's, timed in the same blocks, with a 95 % interval."""
-    return [
-        Measurement(f"latency_ratio{suffix}", t.ratio, "", t.low, t.high, t.blocks, t.noisy)
-        for suffix, t in _timings(facts)
-    ]
+    return latency_ratios(facts.timings)
 
 
 def throughput_per_s(facts: Facts) -> list[Measurement]:
@@ -163,6 +161,11 @@ def audit_names(score_name: str) -> tuple[str, str]:
     return f"{AUDIT}{score_name}", f"{AUDIT}{drop_name(score_name)}"
 
 
+def audit_ratio_names(batch_sizes: Iterable[int]) -> list[str]:
+    """The ratios of a timing after the search, on rows of the front only."""
+    return [f"{AUDIT}{RATIO}", *(f"{AUDIT}{RATIO}_batch{size}" for size in [*batch_sizes][1:])]
+
+
 def partial_measurements(facts: Facts) -> tuple[Measurement, ...]:
     """What is known of a trial that was given up before it was timed."""
     return (*score(facts), *drop(facts), *size_bytes(facts))
@@ -193,6 +196,18 @@ def metric_names(score_name: str, batch_sizes: Iterable[int]) -> list[str]:
     return names
 
 
+def latency_ratios(timings: Sequence[Timing]) -> list[Measurement]:
+    """`latency_ratio` and, for each further batch size, `latency_ratio_batchN`."""
+    return [
+        Measurement(f"{RATIO}{suffix}", t.ratio, "", t.low, t.high, t.blocks, t.noisy)
+        for suffix, t in _with_suffix(timings)
+    ]
+
+
 def _timings(facts: Facts) -> Iterable[tuple[str, Timing]]:
-    for position, timing in enumerate(facts.timings):
+    return _with_suffix(facts.timings)
+
+
+def _with_suffix(timings: Sequence[Timing]) -> Iterable[tuple[str, Timing]]:
+    for position, timing in enumerate(timings):
         yield (f"_batch{timing.batch_size}" if position else ""), timing

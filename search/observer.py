@@ -37,6 +37,9 @@ class Observer:
     def auditing(self, rows: int) -> None:
         """The search has ended; so many rows of the front are scored on the audit split."""
 
+    def retiming(self, rows: int) -> None:
+        """The search has ended; so many rows of the front are timed again."""
+
     def stopping(self, running: int, grace_s: float | None) -> None:
         """Nothing more is begun; what runs may end, for so many seconds if they are limited."""
 

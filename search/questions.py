@@ -13,7 +13,7 @@ from storage import Study
 from .errors import ExpressionError, UnknownName
 from .expressions import Comparison, Expression, comparisons, conjuncts, is_limit, parse
 from .goals import Goals, parse_objectives
-from .metrics import audit_names, drop_name, metric_names
+from .metrics import audit_names, audit_ratio_names, drop_name, metric_names
 from .nearest import Nearest, nearest
 from .registry import unknown_name
 
@@ -72,7 +72,7 @@ class Ranking:
 def known_metrics(study: Study) -> list[str]:
     """All metrics that trials of a study may have, in the order in which they are shown."""
     score, sizes = study.facts["score_name"], study.config["runtime"]["batch_sizes"]
-    return [*metric_names(score, sizes), *audit_names(score)]
+    return [*metric_names(score, sizes), *audit_names(score), *audit_ratio_names(sizes)]
 
 
 def question(

@@ -13,7 +13,7 @@ from .formats import format_value
 from .headline import Headline, by_metric, headline, is_share
 from .hypervolume import Progress, progress
 from .knob_importance import Importance, importance
-from .metrics import AUDIT
+from .metrics import AUDIT, RATIO
 from .optimism import optimism
 from .redaction import mapped, redactor
 from .report_figures import Lines, Points, is_audit, label, lines, points
@@ -192,8 +192,14 @@ def optimism_text(report: StudyReport) -> str:
     text = "The front was not scored on an audit split."
     if report.state == "running":
         text = "The front is scored on the audit split, if there is one, when the study ends."
-    if any(map(is_audit, report.columns)):
+    audited = [name for name in report.columns if is_audit(name)]
+    if any(RATIO not in name for name in audited):
         text = "Columns named audit_ are of samples that the search never saw."
+    if any(RATIO in name for name in audited):
+        text += (
+            f" {AUDIT}{RATIO} is of a timing after the search; the interval of {RATIO} covers it"
+            " and the search's own."
+        )
     if report.optimism is None:
         return text
     if not report.optimism:

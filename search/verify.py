@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage import Artifact, CorruptFiles, Measurement, UnknownStudy
+from storage import Artifact, CorruptFiles, Measurement
 from storage.artifacts import describe_artifact
 from storage.database import files_folder
 
 from .agreement import DISAGREES, Agreement, agreements
 from .build import open_study
-from .environment import cpu_facts, library_versions
 from .errors import NasliteError
 from .executor import Executor
+from .file_timing import result_of, timed_alone, timing_seed
 from .interrupts import Interrupts
-from .jobs import Job, Scored, Timing
-from .metrics import Facts, measurements
+from .jobs import Job, JobEnd, Scored, Timing
+from .metrics import RATIO, Facts, measurements
 from .pools import memory_share
 from .results import Row, StudyResults
+from .same_machine import differences
 from .scratch import scratch_folder
 from .timing_lock import TimingLock, default_path
 
 if TYPE_CHECKING:
     from .prepare import Prepared
 
-TICK_S = 0.2
 TIMINGS = 3  # before a ratio of times is said to disagree: other work may disturb one or two
-RATIO = "latency_ratio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,11 @@ class Verified:
     @property
     def agrees(self) -> bool:
         return not self.problem and all(m.verdict != DISAGREES for m in self.metrics)
+
+    @property
+    def has_other_ratio(self) -> bool:
+        """Whether a ratio of times disagrees."""
+        return any(m.verdict == DISAGREES and m.metric.startswith(RATIO) for m in self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -164,9 +167,9 @@ class Bench:
     def verification(
         self, rows: Sequence[Row], said: Callable[[str], None] = lambda line: None
     ) -> Verification:
-        """Measure these rows again; a row whose ratio disagrees is timed anew, three times in all,
-        and the last timing counts."""
-        differs = _differences(self.results, rows)
+        """Measure these rows again; those whose ratio disagrees are timed anew when all others
+        have been, three times in all, and the last timing counts."""
+        differs = differences(self.results.store, self.results.study, (row.trial for row in rows))
         ratios = sum(
             m.metric.startswith(RATIO) and m.low != m.high
             for row in rows
@@ -177,11 +180,16 @@ class Bench:
             "is_same_machine": not differs,
             "ratios": ratios,
         }
-        verified = []
+        found: dict[int, Verified] = {}
         for row in rows:
             said(f"measuring trial {row.number}")
-            verified.append(self._verified(row, judge))
-        return Verification(self.results.name, tuple(differs), tuple(verified))
+            found[row.number] = self._verified(row, judge)
+        for _ in range(TIMINGS - 1):
+            for row in rows:
+                if found[row.number].has_other_ratio:
+                    said(f"timing trial {row.number} again")
+                    found[row.number] = self._verified(row, judge)
+        return Verification(self.results.name, tuple(differs), tuple(found.values()))
 
     def _verified(self, row: Row, judge: dict[str, Any]) -> Verified:
         artifact = row.trial.artifact
@@ -191,13 +199,8 @@ class Bench:
             before = self._score(self._artifact(self.baseline), None)
             is_baseline = artifact == self.baseline.trial.artifact
             scored = before if is_baseline else self._score(artifact, before.records)
-            for _ in range(TIMINGS):
-                found = self._measurements(scored, before, artifact, self._time(artifact))
-                compared = agreements(stored, found, **judge)
-                if not any(
-                    m.verdict == DISAGREES and m.metric.startswith(RATIO) for m in compared
-                ):
-                    break
+            found = self._measurements(scored, before, artifact, self._time(artifact))
+            compared = agreements(stored, found, **judge)
         except (CorruptFiles, OSError, _Failed) as error:
             return replace(result, problem=str(error))
         return replace(result, metrics=compared)
@@ -221,7 +224,8 @@ class Bench:
         if artifact.sha256 not in self._scored:
             self._main_file(artifact)
             given = (artifact,) if reference is None else (artifact, reference)
-            scored: Scored = self._result(self._builders, "score", given)
+            job = self._job("score", given)
+            scored: Scored = _value(result_of(self._builders, job, self._is_ended))
             if scored.stopped:
                 raise _Failed(f"it is given up now: {scored.stopped}")
             self._scored[artifact.sha256] = scored
@@ -230,30 +234,17 @@ class Bench:
     def _time(self, artifact: Artifact) -> tuple[Timing, ...]:
         reference = self._artifact(self.baseline)
         other = None if artifact == reference else self._main_file(reference)
-        seed = int(artifact.sha256[:15], 16) + 1  # not the order of blocks that it had before
-        while not self._lock.acquire():
-            self._check()
-            time.sleep(TICK_S)
-        try:
-            given = (self._main_file(artifact), other, seed)
-            return tuple(self._result(self._timer, "time", given))
-        finally:
-            self._lock.release()
+        job = self._job("time", (self._main_file(artifact), other, timing_seed(artifact, 1)))
+        return tuple(_value(timed_alone(self._timer, self._lock, job, self._is_ended)))
 
-    def _result(self, executor: Executor, method: str, arguments: tuple[Any, ...]) -> Any:
+    def _job(self, method: str, arguments: tuple[Any, ...]) -> Job:
         self._ids += 1
         limit = self.results.study.config.get("limits", {}).get("timeout")
-        executor.submit(Job(self._ids, method, arguments, limit))
-        ends = executor.wait(0)
-        while not ends:
-            self._check()
-            ends = executor.wait(TICK_S)
-        end = ends[0]
-        if end.kind == "broken":
-            raise NasliteError(f"a worker cannot begin: {end.cause}")
-        if end.kind != "returned":
-            raise _Failed(f"it cannot be measured: {end.cause}")
-        return end.value
+        return Job(self._ids, method, arguments, limit)
+
+    def _is_ended(self) -> bool:
+        self._check()
+        return False
 
     def _main_file(self, artifact: Artifact) -> Path:
         """The file to load, all files having been compared with their SHA-256s."""
@@ -277,6 +268,15 @@ class _Failed(Exception):
     """A file could not be measured again."""
 
 
+def _value(end: JobEnd | None) -> Any:
+    assert end is not None  # only an exception ends the waiting
+    if end.kind == "broken":
+        raise NasliteError(f"a worker cannot begin: {end.cause}")
+    if end.kind != "returned":
+        raise _Failed(f"it cannot be measured: {end.cause}")
+    return end.value
+
+
 def _rows(results: StudyResults, number: int | None) -> tuple[Row, list[Row]]:
     """The baseline, and the rows to verify."""
     baseline = results.baseline()
@@ -290,23 +290,3 @@ def _rows(results: StudyResults, number: int | None) -> tuple[Row, list[Row]]:
     if baseline is None or not rows:
         raise NasliteError(f"study {results.name!r} has nothing to verify: no trial is complete")
     return baseline, rows
-
-
-def _differences(results: StudyResults, rows: Sequence[Row]) -> list[str]:
-    """What of the machine that the rows were measured on is not this one's, in words."""
-    known = [results.study.facts, *(s.facts for s in results.store.sessions(results.study))]
-    for name in {row.trial.reused_study for row in rows if row.trial.reused_study}:
-        try:
-            known.append(results.store.study(name).facts)
-        except UnknownStudy:
-            return [f"study {name}, from which rows were taken over, is gone"]
-    now: dict[str, Any] = {**cpu_facts(), "versions": library_versions()}
-    found = []
-    for facts in known:
-        for key in ("cpu", "isa"):
-            if key in facts and facts[key] != now[key]:
-                found.append(f"{key} {facts[key]}, this is {now[key]}")
-        for library, version in facts.get("versions", {}).items():
-            if library != "naslite" and now["versions"].get(library) != version:
-                found.append(f"{library} {version}, this is {now['versions'].get(library)}")
-    return list(dict.fromkeys(found))

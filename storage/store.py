@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from . import queries, removing, writing
+from . import auditing, queries, removing, writing
 from .errors import NameTaken
 from .fencing import AlreadyDone, fence, new_event, renew_lease
 from .lease import take_over
@@ -279,17 +279,18 @@ class Store(SharedStore):
         measurements: Sequence[Measurement],
         records: bytes | None = None,
     ) -> None:
-        """Store what a complete trial measured on the audit split, instead of an earlier audit's.
+        """Store what a complete trial measured after the search, instead of what it has of these
+        metrics.
 
         Args:
-            records: Of the samples of that split, packed.
+            records: Of the samples of the audit split, packed; None leaves those it has.
 
         Raises:
             ValueError: A measurement is not finite, or the trial is not complete.
         """
         writing.check_finite(measurements)
         work = partial(
-            writing.insert_audit,
+            auditing.write_audit,
             study=study,
             number=number,
             measurements=measurements,

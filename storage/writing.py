@@ -14,7 +14,6 @@ from sqlalchemy import (
     Insert,
     Table,
     bindparam,
-    delete,
     func,
     insert,
     select,
@@ -157,35 +156,6 @@ def end_trial(
     if outcome.records is not None:
         content = {"split": "search", "content": outcome.records}
         connection.execute(_INSERT_RECORDS, {**where, **content})
-
-
-def insert_audit(
-    connection: Connection,
-    study: Study,
-    number: int,
-    measurements: Sequence[Measurement],
-    records: bytes | None,
-) -> None:
-    """Measurements on the audit split, instead of those of an earlier audit.
-
-    Raises:
-        ValueError: The trial is not complete.
-    """
-    table, other, trials = schema.measurements, schema.records, schema.trials.c
-    state = select(trials.state).where(trials.study_id == study.id, trials.number == number)
-    if connection.scalar(state) != "complete":
-        raise ValueError(f"trial {number} of {study.name!r} is not complete")
-    names = [m.metric for m in measurements]
-    mine = table.c.study_id == study.id, table.c.number == number
-    connection.execute(delete(table).where(*mine, table.c.metric.in_(names)))
-    of_split = other.c.study_id == study.id, other.c.number == number, other.c.split == "audit"
-    connection.execute(delete(other).where(*of_split))
-    where = {"study_id": study.id, "number": number}
-    last = connection.scalar(select(func.max(table.c.position)).where(*mine)) or 0
-    rows = [{**where, "position": last + 1 + i, **_row(m)} for i, m in enumerate(measurements)]
-    connection.execute(_INSERT_MEASUREMENT, rows)
-    if records is not None:
-        connection.execute(_INSERT_RECORDS, {**where, "split": "audit", "content": records})
 
 
 def insert_session(

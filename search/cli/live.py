@@ -128,6 +128,9 @@ class Progress(Observer):
     def audit(self, rows: int) -> str:
         return f"auditing {rows} row{'s' if rows > 1 else ''} of the front"
 
+    def again(self, rows: int) -> str:
+        return f"timing {rows} row{'s' if rows > 1 else ''} of the front again"
+
     def farewell(self, running: int, grace_s: float | None) -> str:
         """What the user waits for after asking to stop."""
         if not running:
@@ -215,6 +218,9 @@ class LogLines(Progress):
     def auditing(self, rows: int) -> None:
         self._say(self.audit(rows))
 
+    def retiming(self, rows: int) -> None:
+        self._say(self.again(rows))
+
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._say(self.farewell(running, grace_s))
 
@@ -250,6 +256,9 @@ class LiveTable(Progress):
 
     def auditing(self, rows: int) -> None:
         self._print(self.audit(rows))
+
+    def retiming(self, rows: int) -> None:
+        self._print(self.again(rows))
 
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._print(self.farewell(running, grace_s))
