@@ -105,20 +105,28 @@ class OurStudy:
 
 
 class NoOp:
-    """A bench that has every file already: what is left is the controller's own work."""
+    """A bench that has every file already: what is left is the controller's own work.
 
-    def __init__(self, artifacts: list[Artifact]) -> None:
-        self._artifacts = artifacts
+    Args:
+        front: Files that no other dominates, each of one trial.
+        others: Files of all other trials.
+    """
+
+    def __init__(self, front: list[Artifact], others: list[Artifact]) -> None:
+        self._front = front
+        self._others = others
         self._turn = 0
 
     def build(self, candidate: Candidate, *, progress: Progress) -> Built:
-        self._turn += 1
-        artifact = self._artifacts[self._turn % len(self._artifacts)]
+        turn, self._turn = self._turn, self._turn + 1
+        others = self._others
+        artifact = self._front[turn] if turn < len(self._front) else others[turn % len(others)]
         stages = tuple(StageRun(name, "a" * 64, {}, 0.0, False) for name in STAGES)
         return Built(stages, artifact)
 
     def score(self, artifact: Artifact, *, progress: Progress) -> Scored:
-        return Scored(0.9, 100, 10.0, 20.0)
+        is_other = artifact in self._others
+        return Scored(0.8 if is_other else 0.9 + artifact.size_bytes / 1e6, 100, 10.0, 20.0)
 
     def time(
         self, path: Path, baseline: Path | None, seed: int, *, progress: Progress
@@ -316,7 +324,8 @@ def _rate(study: OurStudy, seconds: float) -> float:
 
 
 def _no_op(study: OurStudy) -> NoOp:
-    return NoOp([_artifact(study.store, i) for i in range(8)])
+    front = [_artifact(study.store, size=1000 + 10 * i) for i in range(20)]
+    return NoOp(front, [_artifact(study.store, i) for i in range(8)])
 
 
 def _search(study: OurStudy, bench: NoOp) -> None:
@@ -339,10 +348,10 @@ def _search(study: OurStudy, bench: NoOp) -> None:
     ).run()
 
 
-def _artifact(store: Store, content: int = 0) -> Artifact:
+def _artifact(store: Store, content: int = 0, size: int = 2000) -> Artifact:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
-        path.write_bytes(bytes([content]) * 1000)
+        path.write_bytes(bytes([content]) * size)
         artifact = describe_artifact([path], "onnx")
         store.artifacts.put(artifact.sha256, [path], {"main": path.name})
     return artifact

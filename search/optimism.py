@@ -52,11 +52,8 @@ def _records(results: StudyResults) -> list[np.ndarray]:
     """Of the best candidates, one for each file, as far as their scores are means."""
     study = results.study
     name, higher = study.facts["score_name"], study.facts["higher_is_better"]
-    scores = {
-        number: found[name]
-        for number, found in results.store.facts(study, [name]).items()
-        if number and name in found
-    }
+    column = results.store.facts(study, [name]).columns[name]
+    scores = {number: score for number, score in column.items() if number}
     ranked = sorted(scores, key=lambda number: -scores[number] if higher else scores[number])
     found: dict[bytes, np.ndarray] = {}
     for number in ranked[:CONTENDERS]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import Study
+from storage import Facts, Study
 
 from .errors import ExpressionError, UnknownName
 from .expressions import Comparison, Expression, comparisons, conjuncts, is_limit, parse
@@ -19,8 +19,6 @@ from .registry import unknown_name
 
 FIELDS = ("number", "state", "seconds")  # of a trial, beside its metrics and knobs
 NEAREST = 5  # rows that are shown where none meets the limits
-
-Facts = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,43 +122,39 @@ def ranked(asked: Question, facts: Facts) -> Ranking:
     """The rows that a question asks for, feasible before infeasible, the best first.
 
     Args:
-        facts: The values of the complete trials under the names of the question.
+        facts: With the metrics and knobs of the question.
     """
-    lacking: dict[str, int] = {}
-    kept: dict[int, Mapping[str, Any]] = {}
-    for number, row in facts.items():
-        missing = [name for name in asked.metrics if name not in row]
-        for name in missing:
-            lacking[name] = lacking.get(name, 0) + 1
-        if not missing:
-            kept[number] = row
+    columns = [facts.columns[name] for name in asked.metrics]
+    kept = facts.numbers
+    if any(len(column) < len(kept) for column in columns):
+        kept = tuple(n for n in kept if all(n in column for column in columns))
+    counts = {name: len(facts.columns[name]) for name in asked.metrics}
+    lacking = {n: len(facts.numbers) - c for n, c in counts.items() if c < len(facts.numbers)}
     where = asked.where
-    meeting = {n: row for n, row in kept.items() if where is None or where.holds(row)}
+    meeting = kept if where is None else [n for n in kept if where.holds(facts.row(n))]
     names = asked.goals.names
-    table = np.array([[row[name] for name in names] for row in meeting.values()], dtype=float)
-    table = table.reshape(len(meeting), len(names))
+    table = np.array([_column(facts, name, meeting) for name in names], dtype=float)
+    table = table.reshape(len(names), len(meeting)).T
     broken = asked.goals.broken(table)
     positions: Iterable[int] = range(len(meeting))
     if asked.wants_front and meeting:
         positions = np.flatnonzero(asked.goals.on_front(table)).tolist()
-    numbers = list(meeting)
-
-    def place(position: int) -> tuple[bool, float, int]:
-        number = numbers[position]
-        value = float(meeting[number][asked.sort])
-        return (bool(broken[position]), -value if asked.greater_first else value, number)
-
-    order = sorted(positions, key=place)
+    sign = -1.0 if asked.greater_first else 1.0
+    values = [sign * float(value) for value in _column(facts, asked.sort, meeting)]
+    order = sorted(positions, key=lambda i: (bool(broken[i]), values[i], meeting[i]))
     close = None
     if kept and (not meeting or (where is None and broken.all())):
-        by_sort = sorted(kept, key=lambda n: _sorted_by(asked, kept[n]))
-        close = nearest(asked.limits, {n: kept[n] for n in by_sort}, NEAREST)
-    return Ranking(tuple(numbers[i] for i in order), len(facts), lacking, close)
+        by_value = dict(zip(kept, _column(facts, asked.sort, kept), strict=True))
+        by_sort = sorted(kept, key=lambda n: sign * float(by_value[n]))
+        close = nearest(asked.limits, {n: facts.row(n) for n in by_sort}, NEAREST)
+    return Ranking(tuple(meeting[i] for i in order), len(facts.numbers), lacking, close)
 
 
-def _sorted_by(asked: Question, row: Mapping[str, Any]) -> float:
-    value = float(row[asked.sort])
-    return -value if asked.greater_first else value
+def _column(facts: Facts, name: str, numbers: Sequence[int]) -> list[Any]:
+    """The values under a name, such as a metric, of these trials, which all have it."""
+    if name == "number":
+        return list(numbers)
+    return list(map(facts.columns[name].__getitem__, numbers))
 
 
 def _limits(where: Expression, metrics: Sequence[str]) -> list[Comparison]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from storage import Store, Study, Trial, UnknownTrial
+from storage import Facts, Store, Study, Trial, UnknownTrial
 
 from .goals import Goals
 from .metrics import drop_name, metric_names
@@ -137,8 +137,8 @@ class StudyResults:
         """All trials by number; trial 0 is the baseline."""
         if self._rows is None:
             trials = self.store.trials(self.study)
-            complete = {t.number: facts(t) for t in trials if t.state == "complete"}
-            self._on_front = frozenset(ranked(question(self.study), complete).numbers)
+            asked = question(self.study)
+            self._on_front = frozenset(ranked(asked, facts(asked, trials)).numbers)
             self._rows = [self._row(trial, self.goals, self._on_front) for trial in trials]
         return list(self._rows)
 
@@ -226,10 +226,7 @@ class StudyResults:
         asked = question(self.study, where, sort, objectives)
         if self._rows is None:
             return asked, ranked(asked, self.store.facts(self.study, asked.metrics, asked.knobs))
-        return asked, ranked(
-            asked,
-            {row.number: facts(row.trial) for row in self._rows if row.trial.state == "complete"},
-        )
+        return asked, ranked(asked, facts(asked, [row.trial for row in self._rows]))
 
     def _seen(self, asked: Question, numbers: Sequence[int], front: Sequence[int]) -> list[Row]:
         """The rows of these numbers; `front` are those that the question puts on its front."""
@@ -270,7 +267,12 @@ class StudyResults:
         )
 
 
-def facts(trial: Trial) -> dict[str, Any]:
-    """What a question sees of a complete trial, as `Store.facts` reads it."""
-    fields = {"number": trial.number, "state": trial.state, "seconds": trial.seconds}
-    return {**trial.candidate, **fields, **trial.metrics}
+def facts(asked: Question, trials: Sequence[Trial]) -> Facts:
+    """What a question sees of the complete trials among these, as `Store.facts` reads it."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    values = {t.number: {**t.candidate, **t.metrics, "seconds": t.seconds} for t in complete}
+    columns = {
+        name: {number: found[name] for number, found in values.items() if name in found}
+        for name in ("seconds", *asked.metrics, *asked.knobs)
+    }
+    return Facts(tuple(values), columns)

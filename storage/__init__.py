@@ -15,6 +15,7 @@ from .errors import (
 from .records import (
     Artifact,
     Extension,
+    Facts,
     File,
     Known,
     Measurement,
@@ -32,6 +33,7 @@ __all__ = [
     "Artifact",
     "CorruptFiles",
     "Extension",
+    "Facts",
     "File",
     "ForeignDatabase",
     "Known",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -18,6 +18,7 @@ from .lease import busy, check_lease, holds
 from .records import (
     SPLITS,
     Extension,
+    Facts,
     Outcome,
     Request,
     Session,
@@ -107,11 +108,9 @@ class StoreReader:
             lambda c: queries.trials(c, study.id, since=since, stages=stages, numbers=numbers)
         )
 
-    def facts(
-        self, study: Study, metrics: Sequence[str], knobs: Sequence[str] = ()
-    ) -> dict[int, dict[str, Any]]:
-        """What a query needs of the complete trials, by number, and fast: `number`, `state`,
-        `seconds`, and these metrics and knobs as far as a trial has them."""
+    def facts(self, study: Study, metrics: Sequence[str], knobs: Sequence[str] = ()) -> Facts:
+        """What a query needs of the complete trials, and fast: `seconds`, and these metrics and
+        knobs."""
         return self._transactions.read(lambda c: queries.facts(c, study.id, metrics, knobs))
 
     def known(self, study: Study) -> dict[str, Outcome]:

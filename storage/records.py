@@ -226,6 +226,25 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a query needs of the complete trials, by column.
+
+    Args:
+        numbers: Of the complete trials, ascending.
+        columns: By name the values of a metric, of a knob or of `seconds`, by the number of the
+            trial; a trial that has none is not there.
+    """
+
+    numbers: tuple[int, ...]
+    columns: Mapping[str, Mapping[int, Any]]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Of one trial `number`, `state` and what the columns say."""
+        found = {name: column[number] for name, column in self.columns.items() if number in column}
+        return {"number": number, "state": "complete", **found}
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A time in which a controller ran a study.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .lease import new_owner
+from .records import Facts
 from .store import Store
 from .testing_samples import COMPLETE, new_study, outcome_of, propose, stored_artifact
 
@@ -91,9 +92,17 @@ class ReadingContract:
                 if state:
                     store.finish(one, owner, number, replace(COMPLETE, state=state, seconds=1.5))
 
-        known = {"state": "complete", "seconds": 1.5, "accuracy": 0.1 + 0.2}
-        assert store.facts(study, ["accuracy", "unknown"], ["a.x", "c@d.0", "e"]) == {
-            n: {"number": n, **known, "a.x": n, "c@d.0": True} for n in (0, 2)
+        seconds = {"seconds": {0: 1.5, 2: 1.5}}
+        found = store.facts(study, ["accuracy", "unknown"], ["a.x", "c@d.0", "e"])
+        assert found.numbers == (0, 2)
+        assert found.columns == {
+            **seconds,
+            "accuracy": {0: 0.1 + 0.2, 2: 0.1 + 0.2},
+            "unknown": {},
+            "a.x": {0: 0, 2: 2},
+            "c@d.0": {0: True, 2: True},
+            "e": {},
         }
-        del known["accuracy"]
-        assert store.facts(study, []) == {n: {"number": n, **known} for n in (0, 2)}
+        known = {"number": 2, "state": "complete", "seconds": 1.5, "accuracy": 0.1 + 0.2}
+        assert found.row(2) == {**known, "a.x": 2, "c@d.0": True}
+        assert store.facts(study, []) == Facts((0, 2), seconds)
