@@ -149,7 +149,7 @@ def facts(
 def _tuples(connection: Connection, statement: Select[Any]) -> list[tuple[Any, ...]]:
     """All rows as the driver gives them: making `Row`s of many thousands takes as long again."""
     result = connection.execute(statement)
-    found: list[tuple[Any, ...]] = result.cursor.fetchall()
+    found = list(result.cursor.fetchall())
     result.close()
     return found
 

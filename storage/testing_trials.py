@@ -269,6 +269,35 @@ class TrialContract:
         message = f"trial {number} of 's' is not running"
         _fails_without_trace(store, tmp_path, number, [COMPLETE], ValueError, message)
 
+    def test_what_is_measured_after_a_search_takes_the_place_of_what_was(
+        self, store: Store
+    ) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        for number in (1, 2):
+            propose(store, study, owner, number)
+            store.finish(study, owner, number, COMPLETE)
+        time_ms, score, size = COMPLETE.measurements
+        score, added = replace(score, low=0.1), Measurement("audit_accuracy", 0.2)
+        store.audit(study, owner, 1, [added, score], b"records")
+        store.audit(study, owner, 1, [replace(added, value=0.25)])
+
+        first, second = store.trials(study)
+        assert first.measurements == (time_ms, score, size, replace(added, value=0.25))
+        assert outcome_of(second) == COMPLETE
+        assert store.records(study, 1, "audit") == b"records"
+
+    def test_only_a_complete_trial_is_measured_after_a_search(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        propose(store, study, owner, 1)
+        with pytest.raises(ValueError, match="trial 1 of 's' is not complete"):
+            store.audit(study, owner, 1, [Measurement("audit_accuracy", 0.2)])
+        store.finish(study, owner, 1, COMPLETE)
+        with pytest.raises(ValueError, match="nan"):
+            store.audit(study, owner, 1, [Measurement("audit_accuracy", math.nan)])
+        assert outcome_of(store.trials(study)[0]) == COMPLETE
+
 
 def _fails_without_trace(
     store: Store,
