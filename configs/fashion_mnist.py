@@ -27,18 +27,23 @@ CALIBRATION = 500
 
 
 class Net(nn.Sequential):
-    """(batch, 1, 28, 28) -> (batch, 10) logits; 186,362 parameters."""
+    """(batch, 1, 28, 28) -> (batch, 10) logits; 194,314 parameters.
+
+    It begins by seeing 2 x 2 pixels as four channels (space to depth, as in Ridnik et al., TResNet,
+    2021): a convolution of one channel at full resolution would be most of the time of an int8
+    file, since fast int8 kernels take channels by fours.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(1, 16)
+        self.space_to_depth = nn.PixelUnshuffle(2)
+        self.stem = _convolution(4, 32)
+        self.conv1 = _convolution(32, 48)
         self.pool1 = nn.MaxPool2d(2)
-        self.conv1 = _convolution(16, 48)
-        self.pool2 = nn.MaxPool2d(2)
         self.conv2 = _convolution(48, 112)
-        self.pool3 = nn.MaxPool2d(2)
+        self.pool2 = nn.MaxPool2d(2)
         self.conv3 = _convolution(112, 128)
-        self.pool4 = nn.AdaptiveAvgPool2d(1)
+        self.pool3 = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.linear = nn.Linear(128, 10)
 
