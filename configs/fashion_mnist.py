@@ -29,9 +29,9 @@ CALIBRATION = 500
 class Net(nn.Sequential):
     """(batch, 1, 28, 28) -> (batch, 10) logits; 194,314 parameters.
 
-    It begins by seeing 2 x 2 pixels as four channels (space to depth, as in Ridnik et al., TResNet,
-    2021): a convolution of one channel at full resolution would be most of the time of an int8
-    file, since fast int8 kernels take channels by fours.
+    It begins by seeing 2 x 2 pixels as four channels (space to depth, as in Ridnik et al.,
+    TResNet, 2021): a convolution of one channel at full resolution would be most of the time of
+    an int8 file, since fast int8 kernels take channels by fours.
     """
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,16 @@ def configured(study: Study) -> Strategy:
     strategy = make_strategy(options.pop("name"), options, folder, problems)
     assert strategy is not None, problems
     return strategy
+
+
+def as_searched(trial: Trial) -> Trial:
+    """A trial without what timing the front again changes when a search has ended."""
+    measured = [
+        replace(m, low=None, high=None, noisy=False) if m.metric.startswith("latency_ratio") else m
+        for m in trial.measurements
+        if not m.metric.startswith("audit_latency_ratio")
+    ]
+    return replace(trial, measurements=tuple(measured))
 
 
 def table(trials: Iterable[Trial]) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from doubles import as_searched
 from kill_bench import as_key, notes
 from kill_blows import Blow, blows, family, is_alive, is_buried, kill, kill_alive
 from kill_study import ENDED, LOG, NAME, OUTPUT, Launcher, Session, Setup
@@ -220,8 +221,9 @@ class Attacked:
                 self.differ(f"{kind} again, though it had ended: {what}")
         found = {trial.number: trial for trial in trials}
         for number, trial in self.ended.items():
-            if found.get(number) != trial:
-                self.differ(f"trial {number} was {trial}, is {found.get(number)}")
+            now = found.get(number)
+            if now is None or as_searched(now) != trial:
+                self.differ(f"trial {number} was {trial}, is {now}")
         for trial in trials:
             number = trial.number
             if number >= len(self.wanted.trials):
@@ -232,7 +234,7 @@ class Attacked:
                 self.differ(f"trial {number} proposed {_proposed(trial)}, not {_proposed(wanted)}")
             if trial.finished_at is None or number in self.ended:
                 continue
-            self.ended[number] = trial
+            self.ended[number] = as_searched(trial)
             if _outcome(trial, self.is_parallel) != _outcome(wanted, self.is_parallel):
                 self.differ(f"trial {number} ended as {trial}, not as {wanted}")
             if trial.state in ("complete", "refused"):
@@ -264,6 +266,8 @@ class Attacked:
             if trial.state not in ENDED_STATES:
                 self.report.stuck += 1
                 self.differ(f"trial {trial.number} is {trial.state} for ever")
+        if _timed_again(trials) != _timed_again(self.wanted.trials):
+            self.differ(f"timed again after the search: {_timed_again(trials)}")
         deaths = sum(trial.deaths for trial in trials)
         if self.setup.attempts is None and deaths > self.report.worker_kills:
             self.differ(f"{deaths} deaths of {self.report.worker_kills} killed workers")
@@ -301,8 +305,13 @@ def _outcome(trial: Trial, is_parallel: bool) -> tuple[Any, ...]:
     stages = [(stage.name, stage.key, stage.options) for stage in trial.stages]
     # Of two trials that run at once and give the same bytes, either may be measured first.
     reused = None if is_parallel else trial.reused_from
-    found = trial.state, trial.cause, trial.artifact, trial.measurements
+    measured = as_searched(trial).measurements
+    found = trial.state, trial.cause, trial.artifact, measured
     return *found, stages, reused
+
+
+def _timed_again(trials: Iterable[Trial]) -> list[int]:
+    return [trial.number for trial in trials if "audit_latency_ratio" in trial.metrics]
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,7 @@ EVENTS = (
     "propose",
     "put",
     "finish",
+    "audit",
     "restart",
     "release",
     "enqueue",

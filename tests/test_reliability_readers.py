@@ -13,7 +13,7 @@ from storage import Store
 
 READERS = 10
 STUDIES = 9  # one after the other, so that the readers meet some that run
-METRICS = 8  # of a whole trial
+METRICS = 8  # of a whole trial; one more of those that were timed again
 
 # Polls until it is told to end; prints how often it read, and whatever it must not see.
 READER = """
@@ -38,7 +38,7 @@ while not ended.wait(0.05 if reads else 0):
         wrong += [
             r.number
             for r in (*best, *complete)
-            if len(r.trial.measurements) != whole or not r.trial.artifact
+            if len(r.trial.measurements) not in (whole, whole + 1) or not r.trial.artifact
         ]
     finally:
         reads += 1
@@ -70,7 +70,7 @@ def test_ten_readers_beside_a_study_see_no_error_and_no_half_trial(tmp_path):
     trials = [trial for name in ("s", *names) for trial in control(store, name)]
     told = [reader.communicate("") for reader in readers]
     assert Counter(trial.state for trial in trials) == {"complete": 20 * (1 + STUDIES)}
-    assert {len(trial.measurements) for trial in trials} == {METRICS}
+    assert {len(trial.measurements) for trial in trials} == {METRICS, METRICS + 1}
     assert [err for _, err in told if err] == []
     answers = [json.loads(out) for out, _ in told]
     assert all(answer["reads"] >= 2 for answer in answers)
