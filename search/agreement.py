@@ -10,7 +10,7 @@ from typing import Any
 
 from storage import Measurement
 
-from .metrics import EXACT, drop_name
+from .metrics import EXACT, RATIO, drop_name
 
 AGREES, DISAGREES, SHOWN = "agrees", "disagrees", "not judged"
 ALPHA = 0.05  # that one of all ratios is called different by chance, files being the same
@@ -103,7 +103,7 @@ def _judged(
         if a.low is None or a.high is None:
             return None, "another machine, no interval"
         return a.low <= b.value <= a.high, "another machine: in the stored interval"
-    if name.startswith("latency_ratio"):
+    if name.startswith(RATIO):
         if a.noisy or b.noisy:
             return None, "timed beside other work"
         if None in (a.low, a.high, b.low, b.high):

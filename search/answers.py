@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from storage import Measurement, Outcome, Trial
 from strategies.space import candidate_key
 
-from .metrics import AUDIT
+from .metrics import AUDIT, RATIO
 
 
 class Answers:
@@ -35,6 +35,11 @@ class Answers:
             self._by_candidate.setdefault(key, trial)
         if trial.state == "complete" and trial.artifact:
             self._by_artifact.setdefault(trial.artifact.sha256, trial)
+
+    def renew(self, trials: Sequence[Trial]) -> None:
+        """Take trials as they are now, by number: some have been measured again."""
+        for table in (self._by_candidate, self._by_artifact):
+            table.update({key: trials[trial.number] for key, trial in table.items()})
 
     def of_candidate(self, key: str) -> Outcome | None:
         """The outcome of an earlier trial, or of an earlier study, with the same candidate."""
@@ -77,5 +82,11 @@ def taken_over(trial: Trial, study: str = "") -> Outcome:
 
 
 def _of_search(trial: Trial) -> tuple[Measurement, ...]:
-    """What was measured, without an audit: that is of the front's rows alone."""
-    return tuple(m for m in trial.measurements if not m.metric.startswith(AUDIT))
+    """What was measured, without the scores of an audit: those are of the front's rows alone. A
+    second timing goes along, for the interval of the first covers it."""
+    again = f"{AUDIT}{RATIO}"
+    return tuple(
+        m
+        for m in trial.measurements
+        if not m.metric.startswith(AUDIT) or m.metric.startswith(again)
+    )

@@ -79,7 +79,7 @@ class Controller:
         )
         parts = store, study, owner, goals, dispatcher
         self._after = Audit(*parts), Retiming(*parts)
-        self._is_hurried = self._has_more = False  # asked: a stop at once, trials during an audit
+        self._is_hurried = self._has_more = False  # what was asked for after the search
         self._requests = Requests(store, study, owner, space, poll_s)
         self._dispatcher = dispatcher
         self._interrupts = interrupts
@@ -139,17 +139,18 @@ class Controller:
             if state == "interrupted" or self._is_hurried:
                 return state, cause
             with self._spending.standing():
-                done = [p.run(self.trials, self.observer, self._ends_audit) for p in self._after]
+                done = [p.run(self.trials, self.observer, self._ends_after) for p in self._after]
+            self._answers.renew(self.trials)
             session.note(self._dispatcher)
             if not any(done):
                 return state, cause
             if self._interrupts.pending:
                 return "interrupted", ""
-            if state == "stopped" or not self._ends_audit(at_once=True) or self._is_hurried:
+            if state == "stopped" or not self._ends_after(at_once=True) or self._is_hurried:
                 return state, cause
             self._has_more = False
 
-    def _ends_audit(self, *, at_once: bool = False) -> bool:
+    def _ends_after(self, *, at_once: bool = False) -> bool:
         asked = self._asked(at_once=at_once)
         self._is_hurried |= asked.stop == "now"
         self._has_more |= bool(asked.extensions or asked.enqueued)

@@ -17,12 +17,16 @@ TICK_S = 0.2
 def result_of(executor: Executor, job: Job, is_ended: Callable[[], bool]) -> JobEnd | None:
     """Submit a job and wait for it; None if `is_ended` told to wait no longer."""
     executor.submit(job)
-    ends = executor.wait(0)
-    while not ends:
-        if is_ended():
-            executor.cancel(job.id)
-            return None
-        ends = executor.wait(TICK_S)
+    try:
+        ends = executor.wait(0)
+        while not ends:
+            if is_ended():
+                executor.cancel(job.id)
+                return None
+            ends = executor.wait(TICK_S)
+    except BaseException:
+        executor.cancel(job.id)  # or it would run beside whoever is timed next
+        raise
     return ends[0]
 
 

@@ -67,7 +67,7 @@ def latency_ms(facts: Facts) -> list[Measurement]:
     """Milliseconds of one call at the batch size, median."""
     return [
         Measurement(f"latency_ms{suffix}", t.milliseconds, "ms", n=t.blocks, noisy=t.noisy)
-        for suffix, t in _timings(facts)
+        for suffix, t in _with_suffix(facts.timings)
     ]
 
 
@@ -75,7 +75,7 @@ def latency_p90_ms(facts: Facts) -> list[Measurement]:
     """Milliseconds of one call at the batch size, 90th percentile."""
     return [
         Measurement(f"latency_p90_ms{suffix}", t.p90_ms, "ms", n=t.blocks, noisy=t.noisy)
-        for suffix, t in _timings(facts)
+        for suffix, t in _with_suffix(facts.timings)
         if t.p90_ms is not None
     ]
 
@@ -91,7 +91,7 @@ def throughput_per_s(facts: Facts) -> list[Measurement]:
         Measurement(
             f"throughput_per_s{suffix}", 1e3 * t.batch_size / t.milliseconds, "1/s", noisy=t.noisy
         )
-        for suffix, t in _timings(facts)
+        for suffix, t in _with_suffix(facts.timings)
         if t.milliseconds
     ]
 
@@ -202,10 +202,6 @@ def latency_ratios(timings: Sequence[Timing]) -> list[Measurement]:
         Measurement(f"{RATIO}{suffix}", t.ratio, "", t.low, t.high, t.blocks, t.noisy)
         for suffix, t in _with_suffix(timings)
     ]
-
-
-def _timings(facts: Facts) -> Iterable[tuple[str, Timing]]:
-    return _with_suffix(facts.timings)
 
 
 def _with_suffix(timings: Sequence[Timing]) -> Iterable[tuple[str, Timing]]:

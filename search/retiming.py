@@ -14,32 +14,36 @@ from .dispatch import Dispatcher
 from .errors import one_line
 from .file_timing import timed_alone, timing_seed
 from .goals import Goals
-from .jobs import Job, JobEnd, Timing
+from .jobs import Job, Timing
 from .metrics import AUDIT, RATIO, latency_ratios, not_finite
 from .observer import Observer
 from .results import StudyResults
 from .same_machine import differences
 
-AFTER_SEARCH = 2  # turns of `timing_seed`: 0 is the search's, 1 that of `verify`
+AFTER_SEARCH = 1  # of the turns of `timing_seed`: 0 is the search's, `verify` has those after
 
 log = logging.getLogger("naslite.search")
 
 
-def timed_once(trials: Iterable[Trial]) -> list[Trial]:
-    """Those that were timed against the baseline at one moment only; it is none of them."""
-    found = []
-    for trial in trials:
-        ratios = {m.metric: m for m in trial.measurements if m.metric.endswith(RATIO)}
-        own = ratios.get(RATIO)
-        if trial.number and own and f"{AUDIT}{RATIO}" not in ratios:
-            found.append(trial)
-    return found
+def timed_once(trials: Iterable[Trial], baseline: Trial) -> list[Trial]:
+    """Those that were timed against the baseline at one moment only. Who has the baseline's own
+    file is none of them: its ratio is 1 by definition."""
+    return [
+        trial
+        for trial in trials
+        if RATIO in trial.metrics
+        and f"{AUDIT}{RATIO}" not in trial.metrics
+        and trial.artifact != baseline.artifact
+    ]
 
 
 def is_timed_once(results: StudyResults) -> bool:
-    """Whether rows of a study's front are still to be timed again, which only the machine can do
-    that timed them before."""
-    rows = timed_once(row.trial for row in results.front())
+    """Whether rows of a study's front are still to be timed again, which needs the CPU and the
+    libraries that they were timed with before."""
+    baseline = results.baseline()
+    if baseline is None:
+        return False
+    rows = timed_once((row.trial for row in results.front()), baseline.trial)
     return bool(rows) and not differences(results.store, results.study, rows)
 
 
@@ -74,9 +78,14 @@ class Retiming:
         Returns:
             Whether there was anything to time.
         """
-        rows = timed_once(front_of(trials, self._goals))
-        if not rows or differences(self._store, self._study, rows):
+        rows = timed_once(front_of(trials, self._goals), trials[0]) if trials else []
+        if not rows:
             return False
+        if differing := differences(self._store, self._study, rows):
+            log.warning("the front is not timed again: %s", "; ".join(differing))
+            return False
+        if is_ended():
+            return True
         observer.retiming(len(rows))
         files: dict[str, list[Trial]] = {}  # rows of the same file, which is timed once
         for trial in rows:
@@ -94,31 +103,32 @@ class Retiming:
     ) -> list[Trial]:
         """The rows of one file with what timing it again has shown, stored."""
         try:
-            end = self._end(rows[0], baseline, is_ended)
+            job = self._job(rows[0], baseline)
         except (CorruptFiles, OSError) as error:
-            log.warning("trial %d cannot be timed again: %s", rows[0].number, one_line(error))
-            return []
+            return self._failed(rows[0], one_line(error))
+        end = timed_alone(self._dispatcher.timer, self._dispatcher.lock, job, is_ended)
         if end is None:
             return []
         if end.kind != "returned":
-            log.warning("trial %d cannot be timed again: %s", rows[0].number, end.cause)
-            return []
+            return self._failed(rows[0], end.cause)
         timings: tuple[Timing, ...] = tuple(end.value)
         self._dispatcher.controls.extend(t.control for t in timings if t.control is not None)
         found = {m.metric: m for m in latency_ratios(timings)}
         if wrong := not_finite(found.values()):
-            log.warning("trial %d cannot be timed again: %s", rows[0].number, wrong)
-            return []
+            return self._failed(rows[0], wrong)
         return [self._stored(trial, found) for trial in rows]
 
-    def _end(self, trial: Trial, baseline: Trial, is_ended: Callable[[], bool]) -> JobEnd | None:
+    def _failed(self, trial: Trial, cause: str) -> list[Trial]:
+        log.warning("trial %d cannot be timed again: %s", trial.number, cause)
+        return []
+
+    def _job(self, trial: Trial, baseline: Trial) -> Job:
         own, reference = trial.artifact, baseline.artifact
         assert own is not None
         assert reference is not None
         paths = self._dispatcher.main_file(own), self._dispatcher.main_file(reference)
         arguments = (*paths, timing_seed(own, AFTER_SEARCH))
-        job = Job(next(self._ids), "time", arguments, self._dispatcher.timeout_s)
-        return timed_alone(self._dispatcher.timer, self._dispatcher.lock, job, is_ended)
+        return Job(next(self._ids), "time", arguments, self._dispatcher.timeout_s)
 
     def _stored(self, trial: Trial, found: dict[str, Measurement]) -> Trial:
         before = {m.metric: m for m in trial.measurements}

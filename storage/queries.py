@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, Select, Text, cast, func, select, union
+from sqlalchemy.exc import DBAPIError
 
 from . import schema
 from .records import (
@@ -140,8 +141,9 @@ def facts(
         )
         for number, metric, value in _tuples(connection, values):
             found[metric][number] = value
+        complete_ones = set(numbers)
         for metric in metrics:
-            if len(found[metric]) > len(numbers):  # of a stopped trial too
+            if not found[metric].keys() <= complete_ones:  # a stopped trial has some, too
                 found[metric] = {n: found[metric][n] for n in numbers if n in found[metric]}
     return Facts(numbers, {"seconds": {row[0]: row[1] for row in rows}, **found})
 
@@ -149,9 +151,16 @@ def facts(
 def _tuples(connection: Connection, statement: Select[Any]) -> list[tuple[Any, ...]]:
     """All rows as the driver gives them: making `Row`s of many thousands takes as long again."""
     result = connection.execute(statement)
-    found = list(result.cursor.fetchall())
-    result.close()
-    return found
+    dialect = connection.dialect
+    error_type = dialect.loaded_dbapi.Error
+    try:
+        return list(result.cursor.fetchall())
+    except error_type as error:  # as SQLAlchemy would raise it, so that it is tried again
+        raise DBAPIError.instance(
+            str(statement), None, error, error_type, dialect=dialect
+        ) from error
+    finally:
+        result.close()
 
 
 def known(connection: Connection, study_id: int) -> dict[str, Outcome]:

@@ -103,6 +103,11 @@ class ReadingContract:
             "c@d.0": {0: True, 2: True},
             "e": {},
         }
+        propose(store, study, owner, 7)
+        store.finish(study, owner, 7, replace(COMPLETE, measurements=COMPLETE.measurements[:1]))
+        stored = store.facts(study, ["accuracy"]).columns["accuracy"]
+        assert set(stored) == {0, 2}  # 1 was stopped, and 7 has none
+        seconds["seconds"][7] = 2.5
         known = {"number": 2, "state": "complete", "seconds": 1.5, "accuracy": 0.1 + 0.2}
         assert found.row(2) == {**known, "a.x": 2, "c@d.0": True}
-        assert store.facts(study, []) == Facts((0, 2), seconds)
+        assert store.facts(study, []) == Facts((0, 2, 7), seconds)

@@ -179,12 +179,8 @@ def configured(study: Study) -> Strategy:
 
 
 def as_searched(trial: Trial) -> Trial:
-    """A trial without what timing the front again changes when a search has ended."""
-    measured = [
-        replace(m, low=None, high=None, noisy=False) if m.metric.startswith("latency_ratio") else m
-        for m in trial.measurements
-        if not m.metric.startswith("audit_latency_ratio")
-    ]
+    """A trial without what timing the front again adds when a search has ended."""
+    measured = [m for m in trial.measurements if not m.metric.startswith("audit_latency_ratio")]
     return replace(trial, measurements=tuple(measured))
 
 

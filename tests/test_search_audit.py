@@ -161,6 +161,22 @@ def test_an_interrupted_audit_is_completed_by_the_next_session(store, study):
     assert unaudited(study, GOALS, trials) == []
 
 
+def test_nothing_is_timed_again_after_an_interrupted_audit(store, study):
+    class Listening(Observer):
+        def retiming(self, rows):
+            told.append(rows)
+
+    def interrupt(position):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        control(store, bench=AuditBench(interrupt), observer=Listening())
+    assert told == []
+    control(store, bench=AuditBench(), observer=Listening())
+    assert len(told) == 1
+
+
 def test_more_trials_asked_for_during_an_audit_are_searched_first(store, study):
     def extend(position):
         if position == 1:

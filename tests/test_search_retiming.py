@@ -10,14 +10,19 @@ from dataclasses import replace
 import pytest
 from doubles import CONFIG, FACTS, SPACE, FormulaBench, control, new_study
 
+from search.dispatch import Dispatcher
 from search.environment import cpu_facts
-from search.jobs import Timing
+from search.executor import Serial
+from search.file_timing import timed_alone
+from search.jobs import Job, Timing
 from search.observer import Observer
 from search.results import StudyResults
 from search.retiming import is_timed_once, timed_once
 from search.study_report import optimism_text, study_report
+from search.timing_lock import TimingLock
 from storage import NewStudy, Store
 from storage.lease import new_owner
+from strategies.base import Proposal
 
 FIRST, AGAIN = (0.5, 0.45, 0.55), (0.7, 0.65, 0.75)  # ratio, low, high: in a search, and after it
 
@@ -34,14 +39,15 @@ class MovingBench(FormulaBench):
         super().__init__()
         self.hook = hook
         self.again = again
-        self.seeds = {}
+        self.timed = []
         self.timed_again = []
 
     def time(self, path, baseline, seed, *, progress):
         if baseline is None:
             return (Timing(1, 1.0, 1.0, 1.0, 1.0, 15), Timing(32, 9.0, 1.0, 1.0, 1.0, 15))
         ratio, low, high = FIRST
-        if seed != self.seeds.setdefault(path.parent, seed):
+        self.timed.append(path.parent)
+        if seed != int(path.parent.name[:15], 16):  # not that of a search
             self.timed_again.append(path.parent)
             self.hook(len(self.timed_again))
             ratio, low, high = self.again
@@ -129,7 +135,7 @@ def test_a_second_session_times_nothing_again(store, study):
     assert not is_timed_once(StudyResults(store, "s"))
     bench = MovingBench()
     control(store, bench=bench)
-    assert bench.seeds == {}
+    assert bench.timed == []
 
 
 def test_rows_that_come_to_the_front_later_are_timed_again_then(store, study):
@@ -165,7 +171,7 @@ def test_a_row_that_cannot_be_timed_again_is_a_warning(store, study, caplog):
         trials = control(store, bench=MovingBench(fail))
     assert "cannot be timed again: ValueError: no luck" in caplog.text
     assert store.study("s").state == "finished"
-    left = timed_once(t for t in trials if t.number in front_numbers(store))
+    left = timed_once([t for t in trials if t.number in front_numbers(store)], trials[0])
     assert {t.artifact.sha256 for t in left} == {left[0].artifact.sha256}
 
 
@@ -189,23 +195,96 @@ def test_a_damaged_file_is_a_warning(store, study, caplog):
     with caplog.at_level(logging.WARNING, "naslite.search"):
         trials = control(store, bench=MovingBench(), observer=Damaging())
     assert "cannot be timed again" in caplog.text
-    left = timed_once(t for t in trials if t.number in front_numbers(store))
+    left = timed_once([t for t in trials if t.number in front_numbers(store)], trials[0])
     assert {t.artifact.sha256 for t in left} == set(damaged)
 
 
-def test_what_another_machine_timed_is_not_timed_again_here(store):
+def test_what_another_machine_timed_is_not_timed_again_here(store, caplog):
     study = started(store, {**FACTS, **cpu_facts(), "cpu": "another"})
     bench = MovingBench()
-    assert timed_again(control(store, bench=bench)) == []
+    with caplog.at_level(logging.WARNING, "naslite.search"):
+        assert timed_again(control(store, bench=bench)) == []
+    assert "the front is not timed again: cpu another, this is " in caplog.text
     assert bench.timed_again == []
     assert not is_timed_once(StudyResults(store, study.name))
 
 
-def test_the_machines_lock_is_held_meanwhile(store, study, tmp_path):
-    from search.dispatch import Dispatcher
-    from search.executor import Serial
-    from search.timing_lock import TimingLock
+class Same:
+    """Proposes one candidate for ever."""
 
+    def __init__(self, level):
+        self.candidate = {"prune.level": level, "quantize.scheme": "none"}
+
+    def propose(self, view, number, rng):
+        return Proposal(self.candidate, {"n": number})
+
+
+@pytest.mark.parametrize("new_session", [False, True])
+def test_a_trial_that_takes_over_has_both_timings(store, new_session):
+    """Whether the controller goes on that has timed again, or another one."""
+    study = new_study(store, trials=1)
+
+    def extend(position=1):
+        store.add_request(study, "extend", {"trials": 2})
+
+    bench = MovingBench(lambda position: None if new_session else extend())
+    trials = control(store, bench=bench, strategy=Same(5))
+    if new_session:
+        extend()
+        trials = control(store, bench=bench, strategy=Same(5))
+    assert [t.reused_from for t in trials] == [None, None, 1]
+    assert ratios(trials[2]) == ratios(trials[1])
+    assert ratios(trials[2])["audit_latency_ratio"] == AGAIN
+    assert len(bench.timed_again) == 1
+
+
+def test_a_row_with_the_baselines_own_file_keeps_its_ratio_of_1(store):
+    new_study(store, trials=2)
+    trials = control(store, bench=MovingBench(), strategy=Same(0))
+    assert len({t.artifact.sha256 for t in trials}) == 1
+    assert timed_again(trials) == []
+    assert not is_timed_once(StudyResults(store, "s"))
+
+
+@pytest.mark.parametrize("asked", ["extend", "stop"])
+def test_what_is_asked_for_meanwhile_comes_first(store, study, asked):
+    payload = {"extend": {"trials": 9}, "stop": {"now": True}}[asked]
+
+    def ask(position):
+        if position == 1:
+            store.add_request(study, asked, payload)
+
+    trials = control(store, bench=MovingBench(ask))
+    if asked == "extend":
+        assert len(trials) == 10
+        assert set(timed_again(trials)) >= set(front_numbers(store))
+    else:
+        assert len(timed_again(trials)) < len(front_numbers(store))
+        assert is_timed_once(StudyResults(store, "s"))
+
+
+def test_a_timing_is_ended_before_its_lock_is_given_back(tmp_path):
+    path, seen = tmp_path / "lock", []
+
+    class Busy(Serial):
+        def wait(self, timeout_s):
+            return []
+
+        def cancel(self, id):
+            other = TimingLock(path)
+            seen.append((id, other.acquire()))
+            other.release()
+
+    def lose():
+        raise RuntimeError("another controller took the study over")
+
+    with pytest.raises(RuntimeError, match="took the study over"):
+        timed_alone(Busy(None), TimingLock(path), Job(5, "time"), lose)
+    assert seen == [(5, False)]
+    assert TimingLock(path).acquire()
+
+
+def test_the_machines_lock_is_held_meanwhile(store, study, tmp_path):
     path, seen = tmp_path / "lock", []
 
     def try_it(position):

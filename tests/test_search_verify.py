@@ -33,6 +33,7 @@ class Repeated(FormulaBench):
         self.ratios = list(ratios)
         self.loss = loss
         self.timed = 0
+        self.seeds = []
 
     def score(self, artifact, reference=None, *, progress):
         found = super().score(artifact, progress=progress)
@@ -40,6 +41,7 @@ class Repeated(FormulaBench):
 
     def time(self, path, baseline, seed, *, progress):
         self.timed += 1
+        self.seeds.append(seed)
         ratio = self.ratios.pop(0) if self.ratios else 1.0
         return (Timing(1, 1.0, ratio, 0.9 * ratio, 1.1 * ratio, 15),)
 
@@ -71,9 +73,9 @@ def bench_of(results: StudyResults, bench: Repeated) -> Bench:
     return Bench(results, baseline, Serial(bench), Serial(bench), TimingLock(None))
 
 
-def verified(results: StudyResults, rows=None, **changes):
+def verified(results: StudyResults, rows=None, *, said=lambda line: None, **changes):
     bench = Repeated(results.store.artifacts, **changes)
-    return bench_of(results, bench).verification(rows or results.front()), bench
+    return bench_of(results, bench).verification(rows or results.front(), said), bench
 
 
 def test_what_measures_as_before_agrees(results):
@@ -105,6 +107,17 @@ def test_a_ratio_that_disagrees_is_timed_anew_before_it_counts(results):
     assert (found.agrees, bench.timed) == (False, TIMINGS)
     (ratio,) = [m for m in found.rows[0].metrics if m.verdict == "disagrees"]
     assert (ratio.metric, ratio.found.value) == ("latency_ratio", 2.0)
+
+
+def test_rows_that_disagree_are_timed_anew_when_all_others_have_been(results):
+    first, second, *_ = [row for row in results.front() if row.number]
+    said = []
+    found, bench = verified(results, [first, second], ratios=[2.0, 1.0, 1.0], said=said.append)
+    assert found.agrees
+    assert bench.timed == 3
+    numbers = [first.number, second.number, first.number]
+    assert [int(text.split("trial ")[1].split()[0]) for text in said] == numbers
+    assert len(set(bench.seeds)) == 3  # no try has the order of blocks of another
 
 
 def test_a_changed_file_disagrees_and_the_others_are_measured(results):

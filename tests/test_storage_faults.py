@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from databases import needs_postgres, own_postgres
 from servers import CommitCutter, private_server
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, func, literal, make_url, select, text, union_all
 
-from storage import Outcome, Store, StoreError
+from storage import Outcome, Store, StoreError, queries
 from storage.database import parse_url
 from storage.lease import new_owner
 from storage.retrying import HURRIED_S
@@ -344,3 +344,16 @@ def test_a_server_that_stays_away_stops_the_study(tmp_path):
         assert store.trials(study) == []
         propose(store, study, owner, 1)
         store.close()
+
+
+def test_a_fault_while_rows_are_fetched_is_the_stores(tmp_path):
+    """SQLite computes row by row, so that a fault may come after the first ones."""
+    store = Store(f"sqlite:///{tmp_path / 'a.db'}", retry_s=0.0)
+    numbers = union_all(*(select(literal(n).label("n")) for n in (1, 2))).subquery()
+
+    def work(connection):
+        connection.connection.dbapi_connection.create_function("inverse", 1, lambda n: 1 / (n - 2))
+        return queries._tuples(connection, select(func.inverse(numbers.c.n)))
+
+    with closing(store), pytest.raises(StoreError, match="function raised exception"):
+        store.read(work)
