@@ -21,13 +21,13 @@ from compressors.training import fit, train_once
 PUBLISHED = "https://github.com/zalandoresearch/fashion-mnist"
 MEAN, STD = (0.286041,), (0.353024,)  # of the training pixels in [0, 1]
 TRAIN_BATCH, BATCH = 128, 250
-EPOCHS = 10
+EPOCHS = 15
 LR = 6e-3
 CALIBRATION = 500
 
 
 class Net(nn.Sequential):
-    """(batch, 1, 28, 28) -> (batch, 10) logits; 194,314 parameters.
+    """(batch, 1, 28, 28) -> (batch, 10) logits; 187,402 parameters.
 
     It begins by seeing 2 x 2 pixels as four channels (space to depth, as in Ridnik et al.,
     TResNet, 2021): a convolution of one channel at full resolution would be most of the time of
@@ -38,11 +38,11 @@ class Net(nn.Sequential):
         super().__init__()
         self.space_to_depth = nn.PixelUnshuffle(2)
         self.stem = _convolution(4, 32)
-        self.conv1 = _convolution(32, 48)
+        self.conv1 = _convolution(32, 64)
         self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = _convolution(48, 112)
+        self.conv2 = _convolution(64, 96)
         self.pool2 = nn.MaxPool2d(2)
-        self.conv3 = _convolution(112, 128)
+        self.conv3 = _convolution(96, 128)
         self.pool3 = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.linear = nn.Linear(128, 10)
