@@ -77,8 +77,7 @@ class Controller:
             goals=goals,
             extensions=store.extensions(study),
         )
-        parts = store, study, owner, goals, dispatcher
-        self._after = Audit(*parts), Retiming(*parts)
+        self._after = [p(store, study, owner, goals, dispatcher) for p in (Audit, Retiming)]
         self._is_hurried = self._has_more = False  # what was asked for after the search
         self._requests = Requests(store, study, owner, space, poll_s)
         self._dispatcher = dispatcher
