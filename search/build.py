@@ -15,7 +15,6 @@ from storage.database import files_folder
 from storage.lease import new_owner
 from storage.store import check_new_study
 
-from .audit import is_unaudited
 from .config import StudyConfig, load_config, parse_config, store_url
 from .dispatch import Dispatcher
 from .errors import ConfigError, NasliteError, Problem
@@ -24,7 +23,7 @@ from .interrupts import Interrupts
 from .observer import Observer
 from .pools import baseline_outcome, local_dispatcher, study_dispatcher
 from .results import StudyResults
-from .retiming import is_timed_once
+from .retiming import is_to_measure_again
 from .warm_start import of_baseline
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def resume(
     unchanged = budget == (study.trials, study.minutes)
     results = StudyResults(opened, name)
     is_over = study.state == "finished" and unchanged and not is_asked
-    if is_over and not (is_unaudited(results) or is_timed_once(results)):
+    if is_over and not is_to_measure_again(results):
         return results
     owner = new_owner()
     observer, interrupts = observer or Observer(), Interrupts()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from storage import CorruptFiles, Measurement, Store, Study, Trial
 
-from .audit import front_of
+from .audit import front_of, is_unaudited
 from .dispatch import Dispatcher
 from .errors import one_line
 from .file_timing import timed_alone, timing_seed
@@ -45,6 +45,11 @@ def is_timed_once(results: StudyResults) -> bool:
         return False
     rows = timed_once((row.trial for row in results.front()), baseline.trial)
     return bool(rows) and not differences(results.store, results.study, rows)
+
+
+def is_to_measure_again(results: StudyResults) -> bool:
+    """Whether rows of a study's front are still to be audited, or to be timed again."""
+    return is_unaudited(results) or is_timed_once(results)
 
 
 class Retiming:
