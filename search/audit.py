@@ -55,6 +55,15 @@ def front_of(trials: list[Trial], goals: Goals) -> list[Trial]:
     return [trial for trial, wanted in zip(complete, is_wanted, strict=True) if wanted]
 
 
+def by_file(rows: list[Trial]) -> list[list[Trial]]:
+    """The rows of the same file together, since it is measured once; in the order of the rows."""
+    files: dict[str, list[Trial]] = {}
+    for trial in rows:
+        assert trial.artifact is not None
+        files.setdefault(trial.artifact.sha256, []).append(trial)
+    return list(files.values())
+
+
 class Audit:
     """Scores the rows of a front on the build workers, and stores what comes of it.
 
@@ -86,11 +95,7 @@ class Audit:
         if not rows:
             return False
         observer.auditing(len(rows))
-        files: dict[str, list[int]] = {}  # rows of the same file, which is scored once
-        for trial in rows:
-            assert trial.artifact is not None
-            files.setdefault(trial.artifact.sha256, []).append(trial.number)
-        groups = list(files.values())
+        groups = [[trial.number for trial in group] for group in by_file(rows)]
         if groups[0][0] == 0:  # what the others are compared with
             self._score(groups[:1], trials, None, is_ended)
             groups = groups[1:]

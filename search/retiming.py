@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from storage import CorruptFiles, Measurement, Store, Study, Trial
 
-from .audit import front_of, is_unaudited
+from .audit import by_file, front_of, is_unaudited
 from .dispatch import Dispatcher
 from .errors import one_line
 from .file_timing import timed_alone, timing_seed
@@ -92,11 +92,7 @@ class Retiming:
         if is_ended():
             return True
         observer.retiming(len(rows))
-        files: dict[str, list[Trial]] = {}  # rows of the same file, which is timed once
-        for trial in rows:
-            assert trial.artifact is not None
-            files.setdefault(trial.artifact.sha256, []).append(trial)
-        for group in files.values():
+        for group in by_file(rows):
             if is_ended():
                 break
             for again in self._timed(group, trials[0], is_ended):

@@ -128,7 +128,7 @@ class Progress(Observer):
     def audit(self, rows: int) -> str:
         return f"auditing {rows} row{'s' if rows > 1 else ''} of the front"
 
-    def again(self, rows: int) -> str:
+    def timing_again(self, rows: int) -> str:
         return f"timing {rows} row{'s' if rows > 1 else ''} of the front again"
 
     def farewell(self, running: int, grace_s: float | None) -> str:
@@ -219,7 +219,7 @@ class LogLines(Progress):
         self._say(self.audit(rows))
 
     def retiming(self, rows: int) -> None:
-        self._say(self.again(rows))
+        self._say(self.timing_again(rows))
 
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._say(self.farewell(running, grace_s))
@@ -258,7 +258,7 @@ class LiveTable(Progress):
         self._print(self.audit(rows))
 
     def retiming(self, rows: int) -> None:
-        self._print(self.again(rows))
+        self._print(self.timing_again(rows))
 
     def stopping(self, running: int, grace_s: float | None) -> None:
         self._print(self.farewell(running, grace_s))
