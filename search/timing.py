@@ -45,10 +45,13 @@ BALLAST = 1 << 18  # bytes at most that shift where a session's memory lies
 WARM_UP_S = 0.01  # of one look at whether calls still get faster
 MAX_WARM_UP_S = 0.5
 DRIFT = 0.02
+LOST = 0.003  # of a call, at most, for which our processor may have been another's
 
 Feed = Mapping[str, np.ndarray]
 Load = Callable[[], "Session"]
-Call = tuple[float, bool]  # its seconds, and whether our processor was ours meanwhile
+Call = tuple[
+    float, bool
+]  # its seconds, and whether our processor was ours meanwhile, but for LOST
 
 
 class Timer:
@@ -216,7 +219,7 @@ def time_against(
 
     A block is a run of calls of each, in random order, and its ratio that of the fastest call of
     either: what disturbs a call only makes it slower (Chen and Revels, Robust benchmarking in
-    noisy environments, 2016). Calls during which something else had our processor do not count,
+    noisy environments, 2016). Calls of which something else had more than LOST do not count,
     and of either file as many are looked at: on a busy machine long calls are cut more often than
     short ones, and what is left of a run would flatter the faster file. A round is the median of a
     few blocks with one pair of sessions; the result is the median of the rounds with its
@@ -328,11 +331,12 @@ def _run(session: Session, feed: Feed, plan: _Plan) -> list[Call]:
 def _timed(session: Session, feed: Feed, calls: int) -> list[Call]:
     times = []
     for _ in range(calls):
-        before = interruptions()
+        before, own = interruptions(), time.thread_time()
         start = time.perf_counter()
         session(feed)
         seconds = time.perf_counter() - start
-        times.append((seconds, interruptions() == before))
+        lost = seconds - (time.thread_time() - own)
+        times.append((seconds, interruptions() == before or lost <= LOST * seconds))
     return times
 
 
