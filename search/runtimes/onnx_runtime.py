@@ -28,7 +28,7 @@ class OnnxRuntime:
     format = "onnx"
     main_file = "model.onnx"
     version = 1
-    libraries = ("torch", "onnx", "onnxscript")
+    libraries: tuple[str, ...] = ("torch", "onnx", "onnxscript")
     modules = ("onnxruntime",)
 
     def export(self, model: nn.Module, inputs: Any, path: Path) -> str:
@@ -104,7 +104,7 @@ class OnnxSession:
 def _export_dynamo(model: nn.Module, inputs: Any, path: Path) -> None:
     import torch
 
-    batch = torch.export.Dim("batch")
+    batch = "batch"
 
     def dynamic(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
