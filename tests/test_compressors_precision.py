@@ -5,7 +5,7 @@ import pytest
 import torch
 from assets.toy_models import TaskOf
 from assets.toy_task import Toy
-from cifar_resnets import ResNet
+from assets.vision_models import CifarResNet
 from onnx_files import (
     DYNAMIC,
     STATIC,
@@ -143,7 +143,7 @@ def test_knobs_of_layers_that_were_pruned_away_mean_nothing(toy, toy_file, tmp_p
 
 
 def test_blocks_quantize_what_is_in_them(tmp_path):
-    model = ResNet(8).eval()
+    model = CifarResNet(8).eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "model.onnx"
     OnnxRuntime().export(model, images, path)
@@ -199,7 +199,7 @@ def encoders():
         (nn.Sequential(mobile(), nn.Linear(2, 2)), ["0.0.0", "0.1", "0.2", "0.3", "1"]),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), ["0", "2"]),
         (
-            ResNet(20),
+            CifarResNet(20),
             ["conv1", *(f"layer{n}.{k}" for n in (1, 2, 3) for k in (0, 1, 2)), "linear"],
         ),
     ],
@@ -210,7 +210,7 @@ def test_blocks_are_what_repeats(model, blocks):
 
 
 def test_knobs_of_blocks_and_layers_are_active_where_the_granularity_says_so():
-    knobs = OnnxQuantization().knobs(ResNet(8), None)
+    knobs = OnnxQuantization().knobs(CifarResNet(8), None)
     per_module = {k.name.removeprefix("precision@"): k for k in knobs if "@" in k.name}
     names = ["conv1", "layer1.0", "layer1.0.conv1", "layer1.0.conv2", "linear"]
     assert set(names) <= set(per_module)
@@ -227,7 +227,7 @@ def test_knobs_of_blocks_and_layers_are_active_where_the_granularity_says_so():
     )
     assert not [name for name in space.baseline() if "@" in name]  # scheme none has no layers
     layer_names = {n.removeprefix("precision@") for n in space.extreme() if "@" in n}
-    assert layer_names == set(blocks_of_layers(ResNet(8)))
+    assert layer_names == set(blocks_of_layers(CifarResNet(8)))
 
 
 def test_without_a_model_there_are_no_knobs_of_layers():

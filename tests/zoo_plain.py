@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from assets.vision_models import PaddedBlock
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, pad, relu
+from torch.nn.functional import max_pool2d, relu
 
 CLASSES = 10
 
@@ -95,26 +96,6 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(out)) + identity)
 
 
-class Padded(nn.Module):
-    """The basic block of the CIFAR ResNets, whose shortcut is a slice and zero channels."""
-
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.added = width - width_in
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.added:
-            sides = self.added // 2, self.added - self.added // 2
-            x = pad(x[:, :, ::2, ::2], (0, 0, 0, 0, *sides))
-        return relu(out + x)
-
-
 class ResNet(nn.Module):
     """A stem, three stages of two blocks, and a linear layer.
 
@@ -151,7 +132,7 @@ def resnet_bottleneck() -> nn.Module:
 
 
 def resnet_padded() -> nn.Module:
-    return ResNet(Padded, [16, 32, 64], [16, 32, 64])
+    return ResNet(PaddedBlock, [16, 32, 64], [16, 32, 64])
 
 
 def resnext() -> nn.Module:
