@@ -26,6 +26,7 @@ log = logging.getLogger("naslite.compressors")
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "constant")
+FIT_VERSION = 1  # raised when `fit` begins to give other weights
 
 
 @contextmanager
@@ -165,7 +166,8 @@ def train_once(
     """Train a model, or load the weights that the same training gave before.
 
     The weights lie in NASLITE_CACHE (default ~/.cache/naslite), named by a SHA-256 of the initial
-    weights, `content`, the seed, torch's version, its threads and the CPU's capability.
+    weights, `content`, the seed, FIT_VERSION, torch's version, its threads and the CPU's
+    capability.
 
     Args:
         train: Trains the model in place.
@@ -176,7 +178,7 @@ def train_once(
 
     digest = hashlib.sha256(weights_digest(model).encode())
     machine = (torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
-    for part in (*content, seed, machine):
+    for part in (*content, seed, FIT_VERSION, machine):
         data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else part
         digest.update(data if isinstance(data, bytes) else repr(data).encode())
         digest.update(b"\0")
