@@ -14,6 +14,7 @@ A compressor is tested by a few lines in a file of its own:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -28,9 +29,9 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.space import Knob, Space
+from strategies.space import Choice, Knob, Space, SpaceError
 
-from .base import ArtifactCompressor, Context, ModelCompressor, Options, Recipe, Task
+from .base import ArtifactCompressor, Context, ModelCompressor, Options, Recipe, Refused, Task
 from .inspect import forward, tensors_in, weights_digest
 
 __all__ = ["ArtifactCompressorContract", "ModelCompressorContract"]
@@ -82,6 +83,14 @@ class _Contract:
             space = Space(knob.resolve(options.get(knob.name)) for knob in self._knobs())
             assert space.canonical(options) == options
 
+    @pytest.mark.parametrize("wrong", ["no such value", float("nan"), [], {"low": 2, "high": 1}])
+    def test_values_that_are_not_a_knobs_own_are_found_before_anything_is_applied(
+        self, wrong: object
+    ) -> None:
+        for knob in self._knobs():
+            with pytest.raises(SpaceError):
+                knob.resolve(wrong)
+
     def test_declaring_knobs_changes_nothing(self) -> None:
         compressor, task, model = self.make(), self.task(), self._model()
         before, states = weights_digest(model), random_states()
@@ -91,6 +100,20 @@ class _Contract:
 
     def _all_options(self) -> list[Options]:
         return [*self.options, *self.seeded_options]
+
+    def _legal_options(self) -> list[Options]:
+        """The first options with one value changed at a time, to each choice or the lowest number;
+        knobs that this makes active are at their least compressed values."""
+        knobs, first = self._knobs(), self._all_options()[0]
+        found: list[Options] = []
+        for knob in knobs:
+            for value in knob.values if isinstance(knob, Choice) else [knob.from_unit(0.0)]:
+                wanted = {**first, knob.name: value}
+                space = Space(other.resolve(wanted.get(other.name)) for other in knobs)
+                options = space.complete(wanted)
+                if not space.is_neutral(options, ""):
+                    found.append(options)
+        return found
 
     def _knobs(self) -> list[Knob]:
         knobs: list[Knob] = self.make().knobs(self._model(), self.task())
@@ -168,6 +191,15 @@ class ModelCompressorContract(_Contract):
             second, other = self.make().apply(first, options, self._context(tmp_path))
             restored = self._restored(self._model(), [recipe, other], second)
             assert self._outputs_are_equal(restored, second), options
+
+    def test_all_legal_values_are_applied_or_refused(self, tmp_path: Path) -> None:
+        batch = next(iter(self.task().eval_batches()))
+        for options in self._legal_options():
+            with contextlib.suppress(Refused):
+                result, _ = self._applied(options, tmp_path)
+                with torch.no_grad():
+                    outputs = tensors_in(forward(result.eval(), self.task().inputs(batch)))
+                assert all(torch.isfinite(output).all() for output in outputs), options
 
     def _applied(self, options: Options, workdir: Path, seed: int = 0) -> tuple[nn.Module, Recipe]:
         return self.make().apply(self._model(), options, self._context(workdir, seed))
@@ -253,9 +285,16 @@ class ArtifactCompressorContract(_Contract):
             self.make().apply(artifact, options, context)
             assert random_states() == before, options
 
-    def _runs(self, folder: Path) -> Iterator[tuple[Path, Options]]:
+    def test_all_legal_values_are_applied_or_refused(self, artifact: Path, tmp_path: Path) -> None:
+        for workdir, options in self._runs(tmp_path, self._legal_options()):
+            with contextlib.suppress(Refused):
+                self.load(self.make().apply(artifact, options, self._context(workdir)))
+
+    def _runs(
+        self, folder: Path, runs: Sequence[Options] | None = None
+    ) -> Iterator[tuple[Path, Options]]:
         """All options, each with an empty folder."""
-        for number, options in enumerate(self._all_options()):
+        for number, options in enumerate(self._all_options() if runs is None else runs):
             workdir = folder / f"run {number}"
             workdir.mkdir()
             yield workdir, options

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compressors.clustering import WeightClustering, clustered_values
-from compressors.testing import ModelCompressorContract
+from search.testing_exports import ExportedModelContract
 
 TOY = Toy()
 
 
-class TestWeightClustering(ModelCompressorContract):
+class TestWeightClustering(ExportedModelContract):
     options = [{"clusters": 16}, {"clusters": 2}]
 
     def make(self):

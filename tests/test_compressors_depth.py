@@ -10,8 +10,8 @@ from torch.nn.functional import pad, relu
 
 from compressors.base import Context, Refused, Task
 from compressors.depth import DepthPruning, least_missed, residual_blocks
-from compressors.testing import ModelCompressorContract
 from compressors.training import seeded
+from search.testing_exports import ExportedModelContract
 
 PLAIN = {"batchnorm_batches": 0, "bias_correction": False}
 
@@ -76,7 +76,7 @@ def _batch(seed):
     return torch.randn(8, 1, 8, 8, generator=generator), torch.arange(8) % 4
 
 
-class TestDepthPruning(ModelCompressorContract):
+class TestDepthPruning(ExportedModelContract):
     options = [{"blocks": 1, **PLAIN}, {"blocks": 2, **PLAIN, "bias_correction": True}]
     seeded_options = [{"blocks": 1, **PLAIN, "batchnorm_batches": 2}]
 

@@ -16,6 +16,7 @@ from compressors.inspect import weights_digest
 from compressors.pruning import StructuredPruning
 from compressors.testing_training import TrainingCompressorContract
 from compressors.training import seeded
+from search.testing_exports import ExportedModelContract
 
 OLD_OPTIONS = {"epochs": 2, "temperature": 2.0, "alpha": 0.9, "lr": 0.01}
 OPTIONS = {**OLD_OPTIONS, **ADDED}
@@ -34,7 +35,7 @@ def toy_task():
     return Toy()
 
 
-class TestDistillation(TrainingCompressorContract):
+class TestDistillation(ExportedModelContract, TrainingCompressorContract):
     seeded_options = [  # the task shuffles its training batches
         OPTIONS,
         {**OPTIONS, "epochs": 1, "alpha": 0.0},

@@ -24,7 +24,7 @@ from torch import nn
 from compressors.base import Context, Refused
 from compressors.inspect import parameter_count
 from compressors.pruning import MIN_KEPT, StructuredPruning, kept_channels
-from compressors.testing import ModelCompressorContract
+from search.testing_exports import ExportedModelContract
 
 HALF = {
     "ratio": 0.5,
@@ -43,7 +43,7 @@ def toy_task():
     return Toy()
 
 
-class TestStructuredPruning(ModelCompressorContract):
+class TestStructuredPruning(ExportedModelContract):
     options = [
         HALF,
         {**HALF, "importance": "l1", "scope": "global", "round_to": 4, "bias_correction": True},

@@ -14,8 +14,8 @@ from torch import nn
 from compressors.base import Context, Refused, Task
 from compressors.inspect import parameter_count
 from compressors.pruning import StructuredPruning
-from compressors.testing import ModelCompressorContract
 from compressors.training import seeded
+from search.testing_exports import ExportedModelContract
 
 HALF = {
     "ratio": 0.5,
@@ -57,7 +57,7 @@ class Padded(Task):
     calibration_batches = eval_batches = train_batches
 
 
-class TestPaddedShortcuts(ModelCompressorContract):
+class TestPaddedShortcuts(ExportedModelContract):
     options = [
         HALF,
         {**HALF, "importance": "taylor", "scope": "global", "steps": 2, "batchnorm_batches": 1},
@@ -81,7 +81,7 @@ class Vision(Padded):
     calibration_batches = eval_batches = train_batches
 
 
-class TestTransformer(ModelCompressorContract):
+class TestTransformer(ExportedModelContract):
     options = [HALF, {**HALF, "importance": "taylor", "bias_correction": True}]
 
     def make(self):
@@ -97,7 +97,7 @@ class Normed(Vision):
             return ConvNeXt().eval()
 
 
-class TestLayerNorm(ModelCompressorContract):
+class TestLayerNorm(ExportedModelContract):
     options = [HALF, {**HALF, "importance": "l1", "scope": "global", "round_to": 2}]
 
     def make(self):

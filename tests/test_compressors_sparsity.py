@@ -18,8 +18,8 @@ from compressors.sparsity import (
     keep_largest,
     keep_n_of_m,
 )
-from compressors.testing import ModelCompressorContract
 from compressors.training import fit
+from search.testing_exports import ExportedModelContract
 from strategies.space import SpaceError
 
 PLAIN = {"ignore": "", "batchnorm_batches": 0, "bias_correction": False}
@@ -31,7 +31,7 @@ def toy_task():
     return Toy()
 
 
-class TestUnstructuredPruning(ModelCompressorContract):
+class TestUnstructuredPruning(ExportedModelContract):
     options = [
         LAYER,
         {**LAYER, "method": "l1_global", "sparsity": 0.7, "bias_correction": True},
