@@ -43,7 +43,7 @@ def test_rows_say_what_was_found():
         "result": "yes",
     }
     assert Coverage("poor", (1000, 950), 0.9, 0.3, 0.1).row()[-1].startswith("loses less than 10%")
-    assert not Coverage("noisy", (1000, 600), 0.9, 0.3, 1.1).goes_through
+    assert not Coverage("noisy", (1000, 600), 0.9, 0.3, 0.51).goes_through
     refused = Coverage("none", (1000,), refusal="refused: structured_pruning: no")
     assert not refused.goes_through
     assert refused.row() == ["none", "1,000", "", "", "", "", "refused: structured_pruning: no"]
