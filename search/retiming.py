@@ -142,8 +142,7 @@ class Retiming:
 
 
 def _covering(first: Measurement, second: Measurement) -> Measurement:
-    """The first ratio with an interval that covers those of both, noisy only if both are."""
+    """The first ratio, noisy if it was, with an interval that covers those of both."""
     lows = [m.value if m.low is None else m.low for m in (first, second)]
     highs = [m.value if m.high is None else m.high for m in (first, second)]
-    noisy = first.noisy and second.noisy
-    return replace(first, low=min(lows), high=max(highs), noisy=noisy)
+    return replace(first, low=min(lows), high=max(highs))

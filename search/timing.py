@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -19,12 +19,8 @@ from .footprint import footprint
 from .jobs import Control, Timing, unheard
 from .registry import load
 from .runtimes.base import renamed
+from .timed_calls import Call, seconds_of, timed, undisturbed
 from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from .jobs import Progress
@@ -45,13 +41,9 @@ BALLAST = 1 << 18  # bytes at most that shift where a session's memory lies
 WARM_UP_S = 0.01  # of one look at whether calls still get faster
 MAX_WARM_UP_S = 0.5
 DRIFT = 0.02
-LOST = 0.003  # of a call, at most, for which our processor may have been another's
 
 Feed = Mapping[str, np.ndarray]
 Load = Callable[[], "Session"]
-Call = tuple[
-    float, bool
-]  # its seconds, and whether our processor was ours meanwhile, but for LOST
 
 
 class Timer:
@@ -219,11 +211,11 @@ def time_against(
 
     A block is a run of calls of each, in random order, and its ratio that of the fastest call of
     either: what disturbs a call only makes it slower (Chen and Revels, Robust benchmarking in
-    noisy environments, 2016). Calls of which something else had more than LOST do not count,
-    and of either file as many are looked at: on a busy machine long calls are cut more often than
-    short ones, and what is left of a run would flatter the faster file. A round is the median of a
-    few blocks with one pair of sessions; the result is the median of the rounds with its
-    order-statistic interval.
+    noisy environments, 2016). Calls from which something else took the processor do not count (see
+    `timed_calls`), and of either file as many are looked at: on a busy machine long calls are cut
+    more often than short ones, and what is left of a run would flatter the faster file. A round is
+    the median of a few blocks with one pair of sessions; the result is the median of the rounds
+    with its order-statistic interval.
 
     Stops after some rounds if the interval is within +-2 %, or when `seconds` are over. Where four
     seconds more leave too few rounds, all calls count, and the timing is noisy.
@@ -245,8 +237,8 @@ def time_against(
             for which in rng.permutation(2):
                 runs[int(which)] = _run(sessions[which], feeds[which], plan)
             blocks.append((runs[0], runs[1]))
-        calm.add([(_undisturbed(own), _undisturbed(other)) for own, other in blocks])
-        every.add([([s for s, _ in own], [s for s, _ in other]) for own, other in blocks])
+        calm.add([(undisturbed(own), undisturbed(other)) for own, other in blocks])
+        every.add([(seconds_of(own), seconds_of(other)) for own, other in blocks])
         spent = time.perf_counter() - began
         late, count = spent > seconds, len(calm.ratios)
         if count >= FEWEST and (late or count in LOOKS):
@@ -259,7 +251,7 @@ def time_against(
         before, sessions = sessions, pair.fresh()
         if sessions[0] is not before[0]:
             for which in rng.permutation(2):  # the last to be called has the caches to itself
-                _timed(sessions[which], feeds[which], CALLS)
+                timed(sessions[which], feeds[which], min(CALLS, plan.calls + 1))
     is_noisy = len(calm.ratios) < FEWEST
     counted = every if is_noisy else calm
     p50, p90 = np.quantile(counted.calls, [0.5, 0.9])
@@ -284,7 +276,7 @@ def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     blocks = LOOKS[0] * plan.blocks
     for _ in range(blocks):
         calls += _run(baseline, feed, plan)
-    p50, p90 = np.quantile(_undisturbed(calls) or [s for s, _ in calls], [0.5, 0.9])
+    p50, p90 = np.quantile(undisturbed(calls) or seconds_of(calls), [0.5, 0.9])
     return Timing(batch_size, float(p50) * 1e3, 1.0, 1.0, 1.0, blocks, p90_ms=float(p90) * 1e3)
 
 
@@ -309,7 +301,7 @@ def _call_for(session: Session, feed: Feed, seconds: float) -> list[float]:
     times: list[float] = []
     began = time.perf_counter()
     while not times or time.perf_counter() - began < seconds:
-        times += [seconds for seconds, _ in _timed(session, feed, 1)]
+        times += seconds_of(timed(session, feed, 1))
     return times
 
 
@@ -325,26 +317,4 @@ def _plan(fastest: Sequence[float]) -> _Plan:
 
 def _run(session: Session, feed: Feed, plan: _Plan) -> list[Call]:
     """The calls of a run; the first may find the caches full of the other's."""
-    return _timed(session, feed, plan.unheard + plan.calls)[plan.unheard :]
-
-
-def _timed(session: Session, feed: Feed, calls: int) -> list[Call]:
-    times = []
-    for _ in range(calls):
-        before, own = interruptions(), time.thread_time()
-        start = time.perf_counter()
-        session(feed)
-        seconds = time.perf_counter() - start
-        lost = seconds - (time.thread_time() - own)
-        times.append((seconds, interruptions() == before or lost <= LOST * seconds))
-    return times
-
-
-def _undisturbed(calls: Iterable[Call]) -> list[float]:
-    return [seconds for seconds, is_calm in calls if is_calm]
-
-
-def interruptions() -> int:
-    """How often a thread of this process has lost its processor to something else: involuntary
-    context switches (getrusage(2)); always 0 where the system does not count them."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    return timed(session, feed, plan.unheard + plan.calls)[plan.unheard :]

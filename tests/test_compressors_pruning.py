@@ -203,6 +203,11 @@ def test_kept_channels_are_the_nearest_multiple_that_is_allowed(data, current, r
         assert abs(kept - wanted) == min(abs(n - wanted) for n in allowed)
 
 
+@pytest.mark.parametrize(("wanted", "current", "kept"), [(24, 32, 32), (40, 64, 48), (56, 64, 64)])
+def test_of_two_multiples_as_near_more_channels_are_kept(wanted, current, kept):
+    assert kept_channels(wanted, current, 16) == kept
+
+
 @given(st.data(), widths, steps)
 def test_kept_channels_grow_with_what_is_wanted(data, current, round_to):
     low, high = sorted(data.draw(st.tuples(*[st.integers(0, current)] * 2)))

@@ -14,20 +14,20 @@ import pytest
 import torch
 from assets.toy_models import Masked, MaskedByBranches
 
-from search import timing
+from search import timed_calls, timing
 from search.measure import timing_feed
 from search.runtimes.onnx_runtime import OnnxRuntime
 from search.timing import SessionPair, Timer
 from search.timing_statistics import FEWEST
 
-REAL_INTERRUPTIONS = timing.interruptions
+REAL_INTERRUPTIONS = timed_calls.interruptions
 FEED = {"x": np.zeros((8, 4))}
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
     """How many blocks count depends on what else the machine does; not here."""
-    monkeypatch.setattr(timing, "interruptions", lambda: 0)
+    monkeypatch.setattr(timed_calls, "interruptions", lambda: 0)
 
 
 class Burner:
@@ -70,61 +70,81 @@ def test_a_faster_candidate_has_a_smaller_ratio():
 
 
 class Cut:
-    """Something else has the processor in some calls, which take `lost` times longer for it."""
+    """Something else has the processor in some calls, which take `lost_s` longer for it.
+
+    Args:
+        others_s: That other threads of ours run in a call.
+    """
 
     input_names = ["x"]
     interruptions = 0
     clock_s = 0.0
-    processor_s = 0.0
+    thread_s = 0.0
+    process_s = 0.0
 
-    def __init__(self, seconds, share, lost=9.0):
+    def __init__(self, seconds, share, lost_s=None, others_s=0.0):
         self.seconds = seconds
         self.share = share
-        self.lost = lost
+        self.lost_s = 9 * seconds if lost_s is None else lost_s
+        self.others_s = others_s
         self._rng = np.random.default_rng(0)
 
     def __call__(self, feed):
         is_cut = self._rng.random() < self.share
         Cut.interruptions += is_cut
-        Cut.processor_s += self.seconds
-        Cut.clock_s += self.seconds * (1 + self.lost * is_cut)
+        Cut.thread_s += self.seconds
+        Cut.process_s += self.seconds + self.others_s
+        Cut.clock_s += self.seconds + self.lost_s * is_cut
 
 
-CLOCKS = SimpleNamespace(perf_counter=lambda: Cut.clock_s, thread_time=lambda: Cut.processor_s)
+def use_clocks(monkeypatch):
+    """Those of `Cut`, and its count of interruptions."""
+    clocks = SimpleNamespace(
+        perf_counter=lambda: Cut.clock_s,
+        thread_time=lambda: Cut.thread_s,
+        process_time=lambda: Cut.process_s,
+    )
+    for module in (timing, timed_calls):
+        monkeypatch.setattr(module, "time", clocks)
+    monkeypatch.setattr(timed_calls, "interruptions", lambda: Cut.interruptions)
 
 
 def test_calls_that_were_cut_short_of_their_processor_do_not_count(monkeypatch):
     """Of long calls more are, so that the fastest of a run would flatter the shorter file."""
     monkeypatch.setattr(timing, "RUN_S", 0.0)
-    monkeypatch.setattr(timing, "interruptions", lambda: Cut.interruptions)
-    monkeypatch.setattr(timing, "time", CLOCKS)
+    use_clocks(monkeypatch)
     long, short = Cut(1e-3, 0.9), Cut(1e-4, 0.1)
     found = timed(short, long)
     assert not found.noisy
     assert found.ratio == pytest.approx(0.1)
     assert found.milliseconds == pytest.approx(0.1)
-    monkeypatch.setattr(timing, "interruptions", lambda: 0)
+    monkeypatch.setattr(timed_calls, "interruptions", lambda: 0)
     assert timed(short, long).ratio < 0.07, "what it would be if they counted"
 
 
 def test_a_timing_of_cut_calls_alone_is_noisy(monkeypatch):
-    monkeypatch.setattr(timing, "interruptions", lambda: Cut.interruptions)
     monkeypatch.setattr(timing, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(timing, "time", CLOCKS)
+    use_clocks(monkeypatch)
     found = timed(Cut(1e-3, 0.0), Cut(1e-3, 1.0), seconds=0.1)
     assert found.noisy
     assert found.blocks >= FEWEST
     assert found.ratio == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("lost", "is_noisy"), [(0.002, False), (0.005, True)])
-def test_a_long_call_counts_that_was_cut_but_lost_next_to_nothing(monkeypatch, lost, is_noisy):
-    """The kernel's own work cuts nearly every call of some ten milliseconds."""
-    monkeypatch.setattr(timing, "interruptions", lambda: Cut.interruptions)
-    monkeypatch.setattr(timing, "time", CLOCKS)
-    found = timed(Cut(0.04, 1.0, lost), Cut(0.08, 1.0, lost))
-    assert found.noisy == is_noisy
-    assert found.ratio == pytest.approx(0.5)
+def test_long_calls_count_that_were_cut_for_next_to_nothing_and_the_cut_is_taken_off(monkeypatch):
+    """The kernel's own work cuts nearly every one, and takes as long from a short one."""
+    use_clocks(monkeypatch)
+    found = timed(Cut(0.025, 1.0, 1e-4), Cut(0.075, 1.0, 1e-4))
+    assert not found.noisy
+    assert found.ratio == pytest.approx(1 / 3, rel=1e-6)
+    assert found.milliseconds == pytest.approx(25)
+
+
+@pytest.mark.parametrize("cut", [{"lost_s": 4e-4}, {"lost_s": 0.0, "others_s": 0.04}])
+def test_calls_do_not_count_that_lost_more_or_may_have_waited_for_another_thread(monkeypatch, cut):
+    """A thread that spins until another is back has lost nothing by its own clocks."""
+    use_clocks(monkeypatch)
+    assert timed(Cut(0.04, 1.0, **cut), Cut(0.04, 0.0)).noisy
 
 
 def test_interruptions_are_those_of_this_process():
