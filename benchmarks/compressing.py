@@ -1,10 +1,11 @@
-"""What one compressor alone does to a task's model, before any training and export.
+"""What one compressor alone does to a task's model, without training: the files, scored.
 
     python benchmarks/compressing.py configs/digits.py:Digits structured_pruning \\
         ratio=0.1,0.3 importance=l1,l2,random scope=uniform,global
 
-prints a row for each combination; a knob that is not named takes its default, of several the one
-that compresses least. `--task-option depth=56` goes to the task.
+prints a row for each combination: the drop of the score with its one-sided 95 % bounds, and
+parameters and bytes relative to the uncompressed file's. A knob that is not named takes its
+default, of several the value that compresses least. `--task-option depth=56` goes to the task.
 """
 
 from __future__ import annotations
@@ -34,24 +35,41 @@ from ruamel.yaml import YAML  # noqa: E402
 def command(
     task: str, compressor: str, options: tuple[str, ...], task_options: tuple[str, ...]
 ) -> None:
-    import compressors
-    from search.registry import load
-    from search.task import load_task
+    from search.errors import NasliteError
 
-    given = {key: values[0] for key, values in _parsed(task_options).items()}
+    try:
+        _print(task, compressor, _parsed(options), _parsed(task_options))
+    except NasliteError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print(
+    task: str, compressor: str, named: dict[str, list[Any]], task_options: dict[str, list[Any]]
+) -> None:
+    import tempfile
+
+    from benchmarks.benching import open_workbench
+
     file, _, attribute = task.rpartition(":")
     path = Path(file).resolve()
-    loaded = load_task(f"{path.name}:{attribute}", given, path.parent)
-    found = load("compressor", "compressors", compressor, compressors.BUILTIN, Path.cwd())()
-    named = _parsed(options)
-    score, packed = _score(loaded.task, loaded.model), _packed(loaded.model)
-    click.echo(f"{loaded.task.score_name} {score:.4f}, {_parameters(loaded.model)} parameters\n")
-    click.echo(f"| {' | '.join(named)} | drop | parameters | zstd |")
-    click.echo(f"|{'---|' * (len(named) + 3)}")
-    for values in product(*named.values()):
-        choice = dict(zip(named, values, strict=True))
-        shown = " | ".join(str(value) for value in values)
-        click.echo(f"| {shown} | {_row(loaded, found, choice, score, packed)} |")
+    given = {key: values[0] for key, values in task_options.items()}
+    with tempfile.TemporaryDirectory(prefix="naslite-compressing-") as files:
+        bench = open_workbench(
+            f"{path.name}:{attribute}", path.parent, [{compressor: named}], Path(files), given
+        )
+        unpruned = bench.build({}).artifact
+        assert unpruned is not None
+        before = bench.score(unpruned)
+        name = bench.loaded.task.score_name
+        click.echo(f"{name} {before.score:.4f}, {before.parameters:.0f} parameters\n")
+        click.echo(f"| {' | '.join(named)} | drop | parameters | size | zstd |")
+        click.echo(f"|{'---|' * (len(named) + 4)}")
+        for values in product(*named.values()):
+            chosen = dict(zip(named, values, strict=True))
+            candidate = bench.space.complete({f"{compressor}.{k}": v for k, v in chosen.items()})
+            shown = " | ".join(str(value) for value in values)
+            row = _row(bench, candidate, before, unpruned.size_bytes)
+            click.echo(f"| {shown} | {row} |")
 
 
 def _parsed(texts: tuple[str, ...]) -> dict[str, list[Any]]:
@@ -65,60 +83,19 @@ def _parsed(texts: tuple[str, ...]) -> dict[str, list[Any]]:
     return parsed
 
 
-def _row(loaded: Any, compressor: Any, choice: dict[str, Any], score: float, packed: int) -> str:
-    import copy
-    import tempfile
-
-    from compressors.base import Context, Refused
-    from strategies.space import Space
-
-    model, task = loaded.model, loaded.task
-    knobs = [knob.resolve(choice.get(knob.name)) for knob in compressor.knobs(model, task)]
-    unknown = choice.keys() - {knob.name for knob in knobs}
-    if unknown:
-        raise click.UsageError(f"no knob {sorted(unknown)[0]!r}")
-    space = Space(knobs)
-    options = space.canonical({knob.name: knob.least_compressed() for knob in knobs})
-    with tempfile.TemporaryDirectory() as workdir:
-        context = Context(task, lambda: copy.deepcopy(model), 0, Path(workdir))
-        try:
-            result, _ = compressor.apply(model, options, context)
-        except Refused as error:
-            return f"refused: {error} | | "
-    drop = (score - _score(task, result)) * (1 if task.higher_is_better else -1)
-    share = _parameters(result) / _parameters(model)
-    return f"{drop:.4f} | {share:.3f} | {_packed(result) / packed:.3f}"
-
-
-def _score(task: Any, model: Any) -> float:
-    import numpy as np
-    import torch
-
-    from compressors.inspect import forward
-    from compressors.training import seeded
-
-    records = []
-    with seeded(0), torch.no_grad():
-        for batch in task.eval_batches():
-            outputs = forward(model.eval(), task.inputs(batch))
-            records.append(task.records(outputs.numpy(), batch))
-    return float(task.score(np.concatenate(records)))
-
-
-def _parameters(model: Any) -> int:
-    from compressors.inspect import parameter_count
-
-    return parameter_count(model)
-
-
-def _packed(model: Any) -> int:
-    """The bytes of all parameters, packed by zstd as `size_zstd_bytes` packs files."""
-    import zstandard
-
-    from compressors.inspect import tensor_bytes
-
-    data = b"".join(tensor_bytes(parameter) for parameter in model.parameters())
-    return len(zstandard.compress(data, 19))
+def _row(bench: Any, candidate: dict[str, Any], before: Any, size_bytes: int) -> str:
+    built = bench.build(candidate)
+    if built.artifact is None:
+        return f"{built.state}: {built.cause} | | | "
+    found = bench.score(built.artifact, before.records)
+    drop = (before.score - found.score) * (1 if bench.loaded.task.higher_is_better else -1)
+    bounds = "" if found.drop is None else f" [{found.drop[0]:.4f}, {found.drop[1]:.4f}]"
+    ratios = (
+        found.parameters / before.parameters,
+        built.artifact.size_bytes / size_bytes,
+        found.size_zstd_bytes / before.size_zstd_bytes,
+    )
+    return f"{drop:.4f}{bounds} | " + " | ".join(f"{ratio:.3f}" for ratio in ratios)
 
 
 if __name__ == "__main__":

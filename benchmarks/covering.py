@@ -18,15 +18,11 @@ import numpy as np
 import zoo
 
 from compressors.arrays import named_arrays
-from search.config import parse_config
-from search.errors import ConfigError
 from search.evaluation import Workbench
 from search.jobs import Built, Scored
-from search.prepare import prepare
 from search.runtimes.base import Session
-from search.workbench import make_workbench
-from storage.artifacts import file_stores
 
+from .benching import open_workbench
 from .terminal import CONTEXT_SETTINGS, main_of, markdown_table, show
 
 RATIO = 0.3
@@ -121,27 +117,13 @@ def cover(name: str, pruning: Mapping[str, Any], files: Path) -> Coverage:
 
 def _bench(name: str, pruning: Mapping[str, Any], files: Path) -> Workbench:
     options = {**pruning, "ratio": [0.0, *pruning["ratio"]]}
-    config, problems = parse_config(
-        {
-            "study": "coverage",
-            "task": "zoo.py:Zoo",
-            "task_options": {"model": name},
-            "pipeline": [
-                {"structured_pruning": options},
-                {
-                    "onnx_quantization": {
-                        "scheme": ["none", "static"],
-                        "reduce_range": [False, True],
-                    }
-                },
-            ],
-            "threads": 1,
-        }
+    pipeline = [
+        {"structured_pruning": options},
+        {"onnx_quantization": {"scheme": ["none", "static"], "reduce_range": [False, True]}},
+    ]
+    return open_workbench(
+        "zoo.py:Zoo", Path(zoo.__file__).parent, pipeline, files, {"model": name}
     )
-    if config is None:
-        raise ConfigError(name, problems)
-    prepared = prepare(config, Path(zoo.__file__).parent, problems, name)
-    return make_workbench(prepared, file_stores(files))
 
 
 def _scored(bench: Workbench, built: Built) -> Scored:

@@ -138,7 +138,7 @@ class ModelCompressor(Protocol):
 
     `version` is raised when the same options begin to give another result; `libraries` names the
     distributions whose versions matter. Both are part of a stage's cache key. It may also have a
-    `kind`, `prune`, `distil` or `cluster`, by which a config with another order is refused.
+    `kind`, `prune` or `distil`, by which a config with another order is refused.
     """
 
     version: int
@@ -182,7 +182,7 @@ class TrainingCompressor(ModelCompressor, Protocol):
 
 @runtime_checkable
 class ArtifactCompressor(Protocol):
-    """File set -> file set, after export."""
+    """File set -> file set, after export; if it has a `kind`, that is `cluster` or `quantize`."""
 
     version: int
     libraries: tuple[str, ...]

@@ -95,8 +95,8 @@ class StructuredPruning:
 
 
 def kept_channels(wanted: float, current: int, round_to: int) -> int:
-    """The multiple of `round_to` nearest to `wanted`, of two as near the greater: at least MIN_KEPT
-    and one multiple, at most `current`."""
+    """The multiple of `round_to` nearest to `wanted`, of two as near the greater: at least
+    MIN_KEPT and one multiple, at most `current`."""
     least = max(1, math.ceil(MIN_KEPT * current / round_to))
     nearest = math.floor(round(wanted / round_to, 9) + 0.5)  # 55.99... of 0.7 * 80 is 56
     return min(current, round_to * max(least, nearest))

@@ -66,6 +66,7 @@ class OnnxQuantization:
     version = 2
     libraries = ("onnx", "onnxruntime", "numpy")
     formats = frozenset({"onnx"})
+    kind = "quantize"
 
     def knobs(self, model: nn.Module, task: Task) -> list[Knob]:
         static = Condition("scheme", "==", "static")

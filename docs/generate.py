@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 import compressors
 import strategies
+from compressors.patterns import Pattern
 from search import runtimes
 from search.config import (
     BudgetConfig,
@@ -167,14 +168,24 @@ def _compressors() -> str:
         for knob in compressor.knobs(None, None):
             when = knob.active_when
             lines.append(
-                f"| `{knob.name}` | {knob_values(knob.to_json())} |"
-                f" {_searched(knob)} | `{knob.neutral}` |"
+                f"| `{knob.name}` | {_values(knob)} |"
+                f" {_searched(knob)} | {_neutral(knob)} |"
                 f" {f'`{when.knob} {when.op} {when.value}`' if when else 'always'} |"
             )
     return "\n".join(lines) + "\n"
 
 
+def _values(knob: Knob) -> str:
+    return "patterns of layers" if isinstance(knob, Pattern) else knob_values(knob.to_json())
+
+
+def _neutral(knob: Knob) -> str:
+    return "none" if knob.neutral == "" else f"`{knob.neutral}`"
+
+
 def _searched(knob: Knob) -> str:
+    if isinstance(knob, Pattern):
+        return "none"
     return "all" if knob.default is None else knob_values(knob.resolve().to_json())
 
 

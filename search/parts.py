@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a model compressor does, by its class attribute `kind`, in the order in which they pay. One
 # that declares none may stand anywhere.
-KINDS = ("prune", "distil", "cluster")
+KINDS = ("prune", "distil", "cluster", "quantize")
 
 
 def make_task(
@@ -95,7 +95,7 @@ def _compressor(found: Any) -> ModelCompressor | ArtifactCompressor:
 
 
 def _check_order(steps: list[Step | None], problems: list[Problem]) -> None:
-    """Whether the model compressors that declare a kind stand in the order of KINDS."""
+    """Whether the compressors that declare a kind stand in the order of KINDS."""
     last: Step | None = None
     for position, step in enumerate(steps):
         if step is None or _kind(step) not in KINDS:
@@ -105,7 +105,7 @@ def _check_order(steps: list[Step | None], problems: list[Problem]) -> None:
                 Problem(
                     f"pipeline.{position}",
                     f"{step.name!r} must stand before {last.name!r}:"
-                    f" first {', then '.join(KINDS)}, then what changes the exported file",
+                    f" first {', then '.join(KINDS)}",
                 )
             )
             return

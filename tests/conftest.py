@@ -135,3 +135,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("finished"))
     run(workspace.config(), store=workspace.store)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported file of the toy task's model, which no test changes."""
+    from assets.toy_task import toy_task
+
+    from search.runtimes.onnx_runtime import OnnxRuntime
+
+    path = tmp_path_factory.mktemp("toy") / "model.onnx"
+    OnnxRuntime().export(toy_task().model(), toy_task().eval_batches()[0][0], path)
+    return path

@@ -1,13 +1,12 @@
 """Distillation: its loss by arithmetic, and a student that comes nearer to its teacher."""
 
 import copy
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from assets.toy_models import TaskOf, TwoHeads, mlp
-from assets.toy_task import Toy
+from assets.toy_task import Toy, toy_task
 from torch.nn.functional import cross_entropy
 
 from compressors.base import Context, Refused
@@ -28,11 +27,6 @@ PRUNING = {
     "round_to": 1,
     "batchnorm_batches": 0,
 }
-
-
-@cache
-def toy_task():
-    return Toy()
 
 
 class TestDistillation(ExportedModelContract, TrainingCompressorContract):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from assets.toy_models import TaskOf
-from assets.toy_task import Toy
+from assets.toy_task import Toy, toy_task
 from assets.vision_models import CifarResNet
 from onnx_files import (
     DYNAMIC,
@@ -31,14 +31,7 @@ TEXT_LAYERS = ("first", "second", "head")
 
 @pytest.fixture(scope="module")
 def toy():
-    return Toy()
-
-
-@pytest.fixture(scope="module")
-def toy_file(tmp_path_factory, toy):
-    path = tmp_path_factory.mktemp("toy") / "model.onnx"
-    OnnxRuntime().export(toy.model(), toy.eval_batches()[0][0], path)
-    return path
+    return toy_task()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import copy
 import gc
 import weakref
-from functools import cache
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from assets.toy_models import (
     conv_net,
     mlp,
 )
-from assets.toy_task import CLASSES, Toy, ToyNet
+from assets.toy_task import CLASSES, ToyNet, toy_task
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -36,11 +35,6 @@ HALF = {
     "batchnorm_batches": 0,
     "bias_correction": False,
 }
-
-
-@cache
-def toy_task():
-    return Toy()
 
 
 class TestStructuredPruning(ExportedModelContract):

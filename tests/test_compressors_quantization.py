@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import onnx
 import pytest
 import torch
 from assets.toy_models import TaskOf, conv_net
-from assets.toy_task import Toy
+from assets.toy_task import Toy, toy_task
 from onnx_files import (
     CALIBRATORS,
     DYNAMIC,
@@ -30,22 +29,9 @@ from compressors.testing import ArtifactCompressorContract
 from search.runtimes.onnx_runtime import OnnxRuntime
 
 
-@cache
-def toy_task():
-    return Toy()
-
-
 @pytest.fixture(scope="module")
 def toy():
     return toy_task()
-
-
-@pytest.fixture(scope="module")
-def toy_file(tmp_path_factory, toy):
-    """The toy model's exported file, which no test changes."""
-    path = tmp_path_factory.mktemp("toy") / "model.onnx"
-    OnnxRuntime().export(toy.model(), toy.eval_batches()[0][0], path)
-    return path
 
 
 @pytest.fixture(scope="module")

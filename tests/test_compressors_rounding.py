@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from assets.toy_models import TaskOf, conv_net
-from assets.toy_task import Toy
+from assets.toy_task import toy_task
 from onnx_files import (
     FLOAT16,
     STATIC,
@@ -26,14 +26,7 @@ from search.runtimes.onnx_runtime import OnnxRuntime
 
 @pytest.fixture(scope="module")
 def toy():
-    return Toy()
-
-
-@pytest.fixture(scope="module")
-def toy_file(tmp_path_factory, toy):
-    path = tmp_path_factory.mktemp("toy") / "model.onnx"
-    OnnxRuntime().export(toy.model(), toy.eval_batches()[0][0], path)
-    return path
+    return toy_task()
 
 
 def quantizers(path, op_type):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from assets.toy_task import Toy
+from assets.toy_task import toy_task
 from onnx import helper, numpy_helper
 from onnx_files import DYNAMIC, FLOAT16, STATIC, WEIGHT_ONLY, applied
 
@@ -17,14 +17,7 @@ from search.runtimes.onnx_runtime import OnnxRuntime
 
 @pytest.fixture(scope="module")
 def toy():
-    return Toy()
-
-
-@pytest.fixture(scope="module")
-def toy_file(tmp_path_factory, toy):
-    path = tmp_path_factory.mktemp("toy") / "model.onnx"
-    OnnxRuntime().export(toy.model(), toy.eval_batches()[0][0], path)
-    return path
+    return toy_task()
 
 
 @pytest.fixture

@@ -1,34 +1,31 @@
 """Unstructured pruning: which weights become zero, and that they stay so."""
 
 import copy
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from assets.toy_models import TaskOf, conv_net, mlp
-from assets.toy_task import Toy
+from assets.toy_task import toy_task
+from assets.vision_models import CifarResNet
+from onnx_files import initializers
 from torch import nn
 
 from compressors.base import Context, Refused
-from compressors.clustering import WeightClustering
 from compressors.sparsity import (
     UnstructuredPruning,
     keep_above_mean,
     keep_largest,
     keep_n_of_m,
 )
-from compressors.training import fit
+from compressors.training import fit, seeded
+from search.runtimes.onnx_runtime import OnnxRuntime
+from search.scoring import zstd_bytes
 from search.testing_exports import ExportedModelContract
 from strategies.space import SpaceError
 
 PLAIN = {"ignore": "", "batchnorm_batches": 0, "bias_correction": False}
 LAYER = {"method": "l1_layer", "sparsity": 0.5, **PLAIN}
-
-
-@cache
-def toy_task():
-    return Toy()
 
 
 class TestUnstructuredPruning(ExportedModelContract):
@@ -45,6 +42,22 @@ class TestUnstructuredPruning(ExportedModelContract):
 
     def task(self):
         return toy_task()
+
+
+def test_zeros_are_in_the_file_that_ships_and_pack_well(tmp_path):
+    """The exporter folds BatchNorm into the convolutions, which changes all other weights."""
+    with seeded(0):
+        model = CifarResNet(8).eval()
+    images = torch.zeros(2, 3, 32, 32)
+    paths = [tmp_path / "dense" / "model.onnx", tmp_path / "sparse" / "model.onnx"]
+    for path, each in zip(paths, (model, pruned(model, LAYER, tmp_path, images)), strict=True):
+        path.parent.mkdir()
+        OnnxRuntime().export(each, images, path)
+    weights = [array for array in initializers(paths[1]).values() if array.ndim >= 2]
+    assert len(weights) == 8
+    assert all(np.mean(array == 0) == pytest.approx(0.5, abs=0.01) for array in weights)
+    dense, sparse = (zstd_bytes([path]) for path in paths)
+    assert sparse < 0.75 * dense
 
 
 def numbers():
@@ -126,22 +139,14 @@ def test_a_row_of_a_transposed_convolution_makes_one_output(tmp_path, groups):
         assert torch.equal(result[row] != 0, stays)
 
 
-@pytest.mark.parametrize(
-    ("compressor", "options"),
-    [(UnstructuredPruning(), LAYER), (WeightClustering(), {"clusters": 16})],
-    ids=["pruning", "clustering"],
-)
-def test_a_computed_weight_is_refused_by_name(tmp_path, compressor, options):
+def test_a_computed_weight_is_refused_by_name(tmp_path):
     """What is done to it would be lost with the next forward pass."""
     model = mlp()
     torch.nn.utils.parametrizations.weight_norm(model[2])
-    task = TaskOf(model, (numbers(), None))
-    context = Context(task, lambda: model, 0, tmp_path)
     with pytest.raises(Refused, match="the weight of '2' is computed"):
-        compressor.apply(model, options, context)
-    if "ignore" in options:
-        result, _ = compressor.apply(model, {**options, "ignore": "2"}, context)
-        assert (result[0].weight == 0).any()
+        pruned(model, LAYER, tmp_path)
+    result = pruned(model, {**LAYER, "ignore": "2"}, tmp_path)
+    assert (result[0].weight == 0).any()
 
 
 def test_of_equal_weights_as_many_go_as_of_others():

@@ -110,12 +110,18 @@ def test_a_pattern_is_about_the_groups_of_channels_that_it_matches(workspace):
     assert space["structured_pruning.ratio@stem"].size == 9
 
 
-def test_model_compressors_stand_in_the_canonical_order(workspace):
-    wrong = ["distillation", "weight_clustering", "structured_pruning", "depth_pruning"]
-    found = problems(workspace.config(pipeline=wrong))
-    assert set(found) == {"pipeline.2"}
-    assert "'structured_pruning' must stand before 'weight_clustering'" in found["pipeline.2"]
-    assert "first prune, then distil, then cluster" in found["pipeline.2"]
+@pytest.mark.parametrize(
+    ("pipeline", "first", "second"),
+    [
+        (["distillation", "structured_pruning", "depth_pruning"], "structured_pruning", "distill"),
+        (["onnx_quantization", "weight_clustering"], "weight_clustering", "onnx_quantization"),
+    ],
+)
+def test_compressors_stand_in_the_canonical_order(workspace, pipeline, first, second):
+    found = problems(workspace.config(pipeline=pipeline))
+    assert set(found) == {"pipeline.1"}
+    assert f"'{first}' must stand before '{second}" in found["pipeline.1"]
+    assert "first prune, then distil, then cluster, then quantize" in found["pipeline.1"]
 
 
 def test_an_unknown_option_of_a_strategy_is_named(workspace):

@@ -1,5 +1,7 @@
 """A whole task in a moment: a tiny residual CNN that needs no training, and its data."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import nn
@@ -94,3 +96,9 @@ def _fitted_by_hand(images, patterns):
         model.classifier.weight.copy_(SHARPNESS * directions)
         model.classifier.bias.copy_(-SHARPNESS * thresholds)
     return model
+
+
+@cache
+def toy_task():
+    """One for all tests that do not change it."""
+    return Toy()
