@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from image_batches import Batches, drawn, shifted_and_mirrored
-from image_data import DataError, Images, data_folder, read_images, read_jpegs, read_npz
+from image_data import (
+    DataError,
+    Images,
+    as_jpegs,
+    data_folder,
+    read_images,
+    read_jpegs,
+    read_npz,
+)
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
@@ -23,7 +31,7 @@ PUBLISHED = "https://www.cs.toronto.edu/~kriz/cifar.html"
 WEIGHTS_PUBLISHED = "https://github.com/akamaster/pytorch_resnet_cifar10"
 DEPTHS = (20, 56)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the ResNets were trained with
-TRAIN_BATCH, BATCH = 128, 200
+TRAIN_BATCH, BATCH = 32, 200
 CALIBRATION = 512
 SEARCH = 2_000  # test images of a complete copy; the rest is for the audit
 RECURRING = 1_117  # the first JPEG rows hold the test images that are there without loss, too
@@ -155,14 +163,16 @@ def _all(images: Images) -> Batches:
 
 
 def _splits(folder: Path) -> tuple[Images, Images, Images]:
-    """Training, search and audit images."""
+    """Training, search and audit images. Where test images are JPEGs, training images are there as
+    such, too: nets forget what these are like when they are trained on others."""
     small, lossy = folder / "cifar10_small.npz", folder / "cifar10_test_jpeg.npz"
     if small.is_file() and lossy.is_file():
         test = read_npz(small, "test")
         jpegs = read_jpegs(lossy, range(10_000))
         recurring = Images(jpegs.pixels[:RECURRING], jpegs.labels[:RECURRING])
         rest = Images(jpegs.pixels[RECURRING:], jpegs.labels[RECURRING:])
-        return read_npz(small, "train"), Images.joined([test, recurring]), rest
+        train = read_npz(small, "train")
+        return Images.joined([train, as_jpegs(train)]), Images.joined([test, recurring]), rest
     train, test = (read_images(folder, split, PUBLISHED) for split in ("train", "test"))
     order = np.random.default_rng(0).permutation(len(test))  # folders come class by class
     search, audit = order[:SEARCH], order[SEARCH:]

@@ -189,6 +189,20 @@ def read_jpegs(path: Path, rows: range) -> Images:
     return Images.checked(np.stack(pixels), labels[rows.start : rows.stop], path)
 
 
+def as_jpegs(images: Images, quality: int = 75) -> Images:
+    """The images as they come back from JPEG; 75 is what Pillow writes where nobody asks.
+
+    Args:
+        quality: From 1 to 95.
+    """
+    pixels = []
+    for image in images.pixels:
+        file = io.BytesIO()
+        _pillow("as_jpegs").fromarray(image).save(file, "JPEG", quality=quality)
+        pixels.append(np.asarray(_opened(file, "as_jpegs")))
+    return Images(np.stack(pixels), images.labels)
+
+
 def _arrays(path: Path, *names: str) -> list[np.ndarray]:
     """Some arrays of an npz; what is not numbers is refused, since it would be unpickled."""
     try:
@@ -204,17 +218,21 @@ def _arrays(path: Path, *names: str) -> list[np.ndarray]:
 
 def _opened(file: Path | io.BytesIO, name: object) -> Any:
     try:
+        image = _pillow(name).open(file)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name}: not an image that can be read: {error}") from error
+    return image
+
+
+def _pillow(name: object) -> Any:
+    try:
         from PIL import Image
     except ModuleNotFoundError:
         raise DataError(
             f"{name}: PNG and JPEG files need Pillow: pip install 'naslite[images]'"
         ) from None
-    try:
-        image = Image.open(file)
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: not an image that can be read: {error}") from error
-    return image
+    return Image
 
 
 def _idx(path: Path) -> np.ndarray:
