@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 from storage import Measurement
 
-from .metrics import EXACT, RATIO, drop_name
+from .metrics import AUDIT, EXACT, RATIO, drop_name
 
 AGREES, DISAGREES, SHOWN = "agrees", "disagrees", "not judged"
 ALPHA = 0.05  # that one of all ratios is called different by chance, files being the same
@@ -51,8 +51,9 @@ def agreements(
 
     What the file alone decides must be equal, and so must what is computed from its outputs, on
     the same machine with the same libraries; on another one the score and its drop must lie in
-    the stored interval. A ratio of times must lie within the joint interval (see `joint`). Times
-    and memory are not judged: they have no baseline beside them.
+    the stored interval. A ratio of times must lie within the joint interval (see `joint`); of one
+    that was timed twice, within that of the nearer timing, or between the two. Times and memory
+    are not judged: they have no baseline beside them.
 
     Args:
         ratios: How many ratios of times are compared in all, which widens their intervals.
@@ -66,10 +67,18 @@ def agreements(
             rule = "not stored" if a is None else "not measured again"
             compared.append(Agreement(name, a, b, SHOWN, rule))
             continue
+        if (again := before.get(f"{AUDIT}{name}")) is not None and name.startswith(RATIO):
+            a = _nearer(a, again, b)
         agrees, rule = _judged(name, a, b, score_name, is_same_machine, ratios)
         verdict = SHOWN if agrees is None else AGREES if agrees else DISAGREES
-        compared.append(Agreement(name, a, b, verdict, rule))
+        compared.append(Agreement(name, before[name], b, verdict, rule))
     return tuple(compared)
+
+
+def _nearer(first: Measurement, again: Measurement, found: Measurement) -> Measurement:
+    """The stored timing that is nearer to the one found, or what was found if it lies between."""
+    low, high = sorted((first.value, again.value))
+    return replace(first, value=min(max(found.value, low), high))
 
 
 def joint(stored: Measurement, found: Measurement, ratios: int = 1) -> bool:

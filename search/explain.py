@@ -167,8 +167,9 @@ def _standing(explained: Explanation) -> str:
 
 
 def _dominates(one: Row, other: Row, costs: Mapping[int, tuple[float, ...]]) -> bool:
+    """In the objectives; a row that breaks the constraints more is behind whatever those say."""
     if sum(one.violations.values()) != sum(other.violations.values()):
-        return sum(one.violations.values()) < sum(other.violations.values())
+        return False
     a, b = costs[one.number], costs[other.number]
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
@@ -188,5 +189,5 @@ def _cell(m: Measurement | None, own: Measurement | None, is_own: bool) -> str:
         low, high = format_value(m.metric, m.low), format_value(m.metric, m.high)
         cell += f"\n[{low}, {high}]"
     if m.metric.startswith("latency_ratio") and m.low != m.high:
-        cell += f"\n{speed(m)}"
+        cell += f"\n{speed(m)}" + ", noisy" * m.noisy
     return cell

@@ -46,7 +46,8 @@ class Question:
     @property
     def limits(self) -> tuple[Expression, ...]:
         """What a row must meet to be an answer, each by itself."""
-        return self.goals.constraints if self.where is None else conjuncts(self.where)
+        asked = () if self.where is None else conjuncts(self.where)
+        return tuple(dict.fromkeys((*asked, *self.goals.constraints)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def ranked(asked: Question, facts: Facts) -> Ranking:
     values = [sign * float(value) for value in _column(facts, asked.sort, meeting)]
     order = sorted(positions, key=lambda i: (bool(broken[i]), values[i], meeting[i]))
     close = None
-    if kept and (not meeting or (where is None and broken.all())):
+    if kept and broken.all():  # or none of them meets `where`
         by_value = dict(zip(kept, _column(facts, asked.sort, kept), strict=True))
         by_sort = sorted(kept, key=lambda n: sign * float(by_value[n]))
         close = nearest(asked.limits, {n: facts.row(n) for n in by_sort}, NEAREST)
@@ -174,17 +175,23 @@ def _check_literals(
     Raises:
         ExpressionError
     """
-    choices = {knob["name"]: knob["values"] for knob in space if knob["kind"] == "choice"}
+    words: dict[str, list[str]] = {}
+    for knob in space:
+        values = knob["values"] if knob["kind"] == "choice" else []
+        if any(isinstance(value, (str, bool)) for value in values):
+            words[knob["name"]] = [
+                str(v).lower() if isinstance(v, bool) else str(v) for v in values
+            ]
+    numbers = {*metrics, *(knob["name"] for knob in space), "number", "seconds"} - words.keys()
     for part in comparisons(where):
         word = part.literal
-        if not isinstance(word, str):
-            continue
-        if part.name in (*metrics, "number", "seconds"):
+        if part.name in numbers and isinstance(word, str):
             raise ExpressionError(f"{part.name} is a number, so it takes a number, got {word!r}")
-        known = [str(v).lower() if isinstance(v, bool) else v for v in choices.get(part.name, ())]
-        if known and word not in known:
-            raise ExpressionError(f"{part.name} {unknown_name('value', word, map(str, known))}")
-        if part.name == "state" and word != "complete":
+        if part.name in words and word not in words[part.name]:
+            shown = word if isinstance(word, str) else f"{word:g}"
+            known = unknown_name("value", shown, words[part.name])
+            raise ExpressionError(f"{part.name} {known}")
+        if part.name == "state" and word != "complete" and part.op != "!=":
             raise ExpressionError(
                 f"only complete trials are ranked, got state {part.op} {word!r}; `naslite trials`"
                 " lists the others"

@@ -55,6 +55,7 @@ class StudyReport:
 
     Args:
         notes: What is missing, and why.
+        score_is_share: Whether the baseline's score is a share of 1.
         optimism: By how much the best of the front is expected to look better than it is.
     """
 
@@ -71,6 +72,7 @@ class StudyReport:
     front: tuple[FrontRow, ...]
     front_size: int
     optimism: float | None
+    score_is_share: bool
     points: Points
     progress: Progress | None
     lines: Lines | None
@@ -94,10 +96,12 @@ def study_report(results: StudyResults, notes: Sequence[str] = ()) -> StudyRepor
     sessions = results.store.sessions(study)
     counts = Counter(row.trial.state for row in rows)
     names = [*results.goals.names]
+    score = study.facts["score_name"]
+    baseline = results.baseline()
     found = importance(study.space, rows, names, study.seed)
     report = StudyReport(
         name=results.name,
-        score_name=study.facts["score_name"],
+        score_name=score,
         state=results.state,
         counts=dict(counts),
         budget=f"{study.trials} trials" + (f", {study.minutes:g} min" if study.minutes else ""),
@@ -109,6 +113,7 @@ def study_report(results: StudyResults, notes: Sequence[str] = ()) -> StudyRepor
         front=tuple(_front_row(results, row) for row in front[:FRONT_ROWS]),
         front_size=len(front),
         optimism=optimism(results),
+        score_is_share=baseline is not None and is_share(score, baseline.metrics[score]),
         points=points(results, rows),
         progress=progress(results.goals, rows, sessions),
         lines=lines(results, rows, found),
@@ -209,7 +214,7 @@ def optimism_text(report: StudyReport) -> str:
         )
     picked = report.counts.get("complete", 0) - (0 in report.points.numbers)
     flattered = format_value(report.score_name, report.optimism)
-    if is_share(report.score_name, report.optimism):
+    if report.score_is_share:
         flattered = f"{100 * report.optimism:.2g} points"
     return (
         f"{text} Picking the best of {picked:,} by the search split is expected to flatter its"

@@ -12,7 +12,7 @@ from storage import Artifact, CorruptFiles, Measurement
 from storage.artifacts import describe_artifact
 from storage.database import files_folder
 
-from .agreement import DISAGREES, Agreement, agreements
+from .agreement import DISAGREES, SHOWN, Agreement, agreements
 from .build import open_study
 from .errors import NasliteError
 from .executor import Executor
@@ -51,15 +51,29 @@ class Verified:
         return not self.problem and all(m.verdict != DISAGREES for m in self.metrics)
 
     @property
-    def has_other_ratio(self) -> bool:
-        """Whether a ratio of times disagrees."""
-        return any(m.verdict == DISAGREES and m.metric.startswith(RATIO) for m in self.metrics)
+    def unjudged(self) -> int:
+        """How many ratios of times were not judged, since one of the two timings was noisy."""
+        return sum(
+            m.verdict == SHOWN and (m.stored.noisy or m.found.noisy)
+            for m in self.metrics
+            if m.metric.startswith(RATIO) and m.stored and m.found
+        )
+
+    @property
+    def is_to_time_again(self) -> bool:
+        """Whether a ratio of times disagrees, or was found beside other work."""
+        return any(
+            m.verdict == DISAGREES or (m.found.noisy and not m.stored.noisy)
+            for m in self.metrics
+            if m.metric.startswith(RATIO) and m.stored and m.found
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "number": self.number,
             "sha256": self.sha256,
             "agrees": self.agrees,
+            "unjudged": self.unjudged,
             "problem": self.problem,
             "metrics": {m.metric: m.to_json() for m in self.metrics},
         }
@@ -81,10 +95,16 @@ class Verification:
     def agrees(self) -> bool:
         return all(row.agrees for row in self.rows)
 
+    @property
+    def unjudged(self) -> int:
+        """How many ratios of times were not judged."""
+        return sum(row.unjudged for row in self.rows)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "study": self.name,
             "agrees": self.agrees,
+            "unjudged": self.unjudged,
             "differs": list(self.differs),
             "rows": [row.to_json() for row in self.rows],
         }
@@ -168,8 +188,8 @@ class Bench:
     def verification(
         self, rows: Sequence[Row], said: Callable[[str], None] = lambda line: None
     ) -> Verification:
-        """Measure these rows again; those whose ratio disagrees are timed anew when all others
-        have been, three times in all, and the last timing counts."""
+        """Measure these rows again; those whose ratio disagrees, or was found beside other work,
+        are timed anew when all others have been, three times in all, and the last one counts."""
         differs = differences(self.results.store, self.results.study, (row.trial for row in rows))
         ratios = sum(
             m.metric.startswith(RATIO) and m.low != m.high
@@ -187,7 +207,7 @@ class Bench:
             found[row.number] = self._verified(row, judge, FIRST_TURN)
         for turn in range(1, TIMINGS):
             for row in rows:
-                if found[row.number].has_other_ratio:
+                if found[row.number].is_to_time_again:
                     said(f"timing trial {row.number} again")
                     found[row.number] = self._verified(row, judge, FIRST_TURN + turn)
         return Verification(self.results.name, tuple(differs), tuple(found.values()))

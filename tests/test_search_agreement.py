@@ -80,6 +80,25 @@ def test_ratios_agree_up_to_the_root_of_the_squared_half_widths():
     assert verdicts([stored], [ratio(beyond, 0.04)]) == {"latency_ratio": DISAGREES}
 
 
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [(0.2, AGREES), (0.23, AGREES), (0.25, AGREES), (0.262, AGREES), (0.29, DISAGREES)],
+)
+def test_a_ratio_that_was_timed_twice_is_judged_by_the_nearer_timing(found, verdict):
+    """However far apart the two are, that widens the judgement beyond neither of them."""
+    stored = [
+        Measurement("latency_ratio", 0.214, low=0.204, high=0.26),
+        Measurement("audit_latency_ratio", 0.25, low=0.24, high=0.26),
+    ]
+    found = [Measurement("latency_ratio", found, low=found - 0.01, high=found + 0.01)]
+    compared = {
+        m.metric: m
+        for m in agreements(stored, found, score_name="f1", is_same_machine=True, ratios=33)
+    }
+    assert compared["latency_ratio"].verdict == verdict
+    assert compared["latency_ratio"].stored == stored[0], "it is shown as it is stored"
+
+
 def test_with_many_ratios_one_false_alarm_in_twenty_runs_is_all():
     rng, many, runs = np.random.default_rng(0), 12, 2000
     false = 0

@@ -130,22 +130,29 @@ def test_there_is_always_an_answer(random_study, where):
     answer = StudyResults(random_study.store, "s").answer(where)
     assert answer.rows
     expression = parse(where)
+    parts = list(dict.fromkeys([*conjuncts(expression), *random_study.goals.constraints]))
+    names = {*METRICS[:-1], *expression.names()} & set(METRICS)
     facts = {n: facts_of(row) for n, row in enumerate(random_study.rows())
              if row.trial.state == "complete"}  # fmt: skip
-    facts = {n: f for n, f in facts.items() if expression.names() & set(METRICS) <= f.keys()}
-    meeting = [n for n, f in facts.items() if expression.holds(f) and "size_bytes" in f]
+    facts = {n: f for n, f in facts.items() if names <= f.keys()}
+    meeting = [n for n, f in facts.items() if all(x.holds(f) for x in parts)]
     assert (answer.ranking.nearest is None) == bool(meeting)
     if meeting:
         return
-    off = sorted(sum(shortfall(x, f) for x in conjuncts(expression)) for f in facts.values())
+    off = sorted(sum(shortfall(x, f) for x in parts) for f in facts.values())
     first = facts[answer.rows[0].number]
-    assert math.isclose(sum(shortfall(x, first) for x in conjuncts(expression)), off[0])
-    parts = conjuncts(expression)
+    assert math.isclose(sum(shortfall(x, first) for x in parts), off[0])
     for i, gap in enumerate(answer.ranking.nearest.gaps):
         others = [x for j, x in enumerate(parts) if j != i]
         assert gap.without == sum(all(x.holds(f) for x in others) for f in facts.values())
         assert gap.meeting == sum(parts[i].holds(f) for f in facts.values())
     assert answer.ranking.nearest.binding
+
+
+def test_what_is_nearest_is_judged_by_the_constraints_as_well(random_study):
+    answer = random_study.answer("accuracy_drop >= 1")
+    limits = [gap.limit for gap in answer.ranking.nearest.gaps]
+    assert limits == ["accuracy_drop >= 1", "accuracy_drop <= 0.3"]
 
 
 def test_a_limit_binds_if_the_others_would_leave_rows():
@@ -163,6 +170,26 @@ def test_where_every_single_limit_may_go_the_one_that_is_broken_most_binds():
     facts = {1: {"a": 5.0, "b": 20.0}, 2: {"a": 6.0, "b": 90.0}}
     found = nearest(conjuncts(parse("a <= 4 and b <= 10")), facts, 5)
     assert [gap.binds for gap in found.gaps] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("prune.ratio <= big", "prune.ratio is a number, so it takes a number, got 'big'"),
+        ("accuracy == good", "accuracy is a number, so it takes a number, got 'good'"),
+        ("quantize.scheme == 3", "unknown value '3'"),
+        ("quantize.scheme == int9", "unknown value 'int9'"),
+        ("state == failed", "only complete trials are ranked"),
+    ],
+)
+def test_what_can_hold_of_no_trial_is_an_error(random_study, where, message):
+    with pytest.raises(ExpressionError, match=message):
+        random_study.answer(where)
+
+
+def test_all_ranked_trials_are_not_failed(random_study):
+    complete = sum(row.trial.state == "complete" for row in random_study.rows())
+    assert random_study.answer("state != failed").found == complete
 
 
 def test_other_objectives_rank_all_trials_and_where_are_their_limits(random_study):

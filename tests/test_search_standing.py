@@ -66,12 +66,18 @@ def test_the_nearest_rows_come_with_the_distance_and_the_limit_that_binds(result
 
 
 def test_an_only_limit_binds_and_a_bound_that_is_just_excluded_is_named(results):
-    lines = about_answer(results, results.answer("accuracy > 1"))
+    lines = about_answer(results, results.answer("accuracy > 1", objectives="size_bytes: min"))
     assert (
         lines[1]
         == "  accuracy > 1: 1.0000, exactly the bound that it excludes; no trial meets this limit"
     )
     assert lines[2] == "accuracy > 1 binds: it is the only limit"
+
+
+def test_the_constraints_are_limits_beside_those_that_are_asked_for(results):
+    lines = about_answer(results, results.answer("accuracy > 1"))
+    assert lines[2].startswith("  accuracy_drop <= 0.3: met")
+    assert lines[3].startswith("accuracy > 1 binds: without it, ")
 
 
 def test_nothing_is_said_where_all_is_well(results):
@@ -160,6 +166,13 @@ def test_a_row_is_explained_beside_the_baseline_and_its_neighbours(results):
     for part in ("not on the front, dominated by", "prune.level", "size_bytes", "baseline"):
         assert part in shown
     assert {line["kind"] for line in lines_of(found)} == {"knob", "metric"}
+
+
+def test_a_row_that_breaks_a_constraint_is_not_called_worse_in_every_objective(results):
+    broken = next(row for row in results.rows() if not row.is_feasible)
+    found = explain(results, broken.number)
+    assert found.dominated_by == ()
+    assert "those on it meet the constraints, or come nearer" in text_of(explanation_view(found))
 
 
 def test_neighbours_are_the_nearest_on_the_front(results):

@@ -101,7 +101,7 @@ def test_the_optimism_of_picking_is_said_with_and_without_an_audit(mixed):
     report = dataclasses.replace(report, state="finished")
     text = "Picking the best of 11 by the search split is expected to flatter its score by"
     assert f"{text} at least 1.2 points." in optimism_text(report)
-    loss = dataclasses.replace(report, score_name="log_loss")
+    loss = dataclasses.replace(report, score_name="log_loss", score_is_share=False)
     assert f"{text} at least 0.0123." in optimism_text(loss)
     unaudited = dataclasses.replace(report, columns=("accuracy",))
     assert optimism_text(unaudited).startswith("The front was not scored on an audit split. Pick")

@@ -25,12 +25,14 @@ class Repeated(FormulaBench):
 
     Args:
         ratios: The latency ratios that it finds, one after the other; then 1.0 as before.
+        noisy: Whether each of the first timings is; the rest is not.
         loss: Of the score of whatever is compressed.
     """
 
-    def __init__(self, artifacts, ratios=(), loss=0.0) -> None:
+    def __init__(self, artifacts, ratios=(), noisy=(), loss=0.0) -> None:
         super().__init__(artifacts=artifacts)
         self.ratios = list(ratios)
+        self.noisy = list(noisy)
         self.loss = loss
         self.timed = 0
         self.seeds = []
@@ -43,7 +45,8 @@ class Repeated(FormulaBench):
         self.timed += 1
         self.seeds.append(seed)
         ratio = self.ratios.pop(0) if self.ratios else 1.0
-        return (Timing(1, 1.0, ratio, 0.9 * ratio, 1.1 * ratio, 15),)
+        noisy = self.noisy.pop(0) if self.noisy else False
+        return (Timing(1, 1.0, ratio, 0.9 * ratio, 1.1 * ratio, 15, noisy=noisy),)
 
 
 class Here(StudyResults):
@@ -107,6 +110,15 @@ def test_a_ratio_that_disagrees_is_timed_anew_before_it_counts(results):
     assert (found.agrees, bench.timed) == (False, TIMINGS)
     (ratio,) = [m for m in found.rows[0].metrics if m.verdict == "disagrees"]
     assert (ratio.metric, ratio.found.value) == ("latency_ratio", 2.0)
+
+
+def test_a_ratio_found_beside_other_work_is_timed_anew_before_it_is_not_judged(results):
+    row = next(row for row in results.front() if row.number)
+    found, bench = verified(results, [row], noisy=[True])
+    assert (found.agrees, found.unjudged, bench.timed) == (True, 0, 2)
+    found, bench = verified(results, [row], ratios=[2.0] * TIMINGS, noisy=[True] * TIMINGS)
+    assert (found.agrees, found.unjudged, bench.timed) == (True, 1, TIMINGS)
+    assert found.to_json()["unjudged"] == found.to_json()["rows"][0]["unjudged"] == 1
 
 
 def test_rows_that_disagree_are_timed_anew_when_all_others_have_been(results):

@@ -37,6 +37,10 @@ def verify(name: str, number: int | None, store: str | None, front: bool, format
         disagreeing = [row for row in result.rows if not row.agrees]
         many = f"{len(result.rows)} row{'s' * (len(result.rows) != 1)} of {name}"
         said = f"{len(disagreeing)} disagree{'s' * (len(disagreeing) == 1)}" if disagreeing else ""
-        out.print(f"verified {many}: {said or 'all agree'}", soft_wrap=True)
+        said = said or ("all that was judged agrees" if result.unjudged else "all agree")
+        if result.unjudged:
+            ratios = f"{result.unjudged} ratio{'s' * (result.unjudged != 1)}"
+            said += f"; {ratios} of times not judged, for other work disturbed a timing"
+        out.print(f"verified {many}: {said}", soft_wrap=True)
     if not result.agrees:
         sys.exit(1)
