@@ -11,3 +11,5 @@ BUILTIN = {
     "weight_clustering": "compressors.clustering:WeightClustering",
     "onnx_quantization": "compressors.quantization:OnnxQuantization",
 }
+# What these do is smaller only when it is packed, and never faster: see `size_zstd_bytes`.
+PACKED_ONLY = ("unstructured_pruning", "weight_clustering")

@@ -102,12 +102,13 @@ class _Contract:
         return [*self.options, *self.seeded_options]
 
     def _legal_options(self) -> list[Options]:
-        """The first options with one value changed at a time, to each choice or the lowest number;
-        knobs that this makes active are at their least compressed values."""
+        """The first options with one value changed at a time, to each choice or either end of the
+        numbers (of epochs the lower); knobs that this makes active compress least."""
         knobs, first = self._knobs(), self._all_options()[0]
         found: list[Options] = []
         for knob in knobs:
-            for value in knob.values if isinstance(knob, Choice) else [knob.from_unit(0.0)]:
+            ends = [0.0] if knob.name == "epochs" else [0.0, 1.0]
+            for value in knob.values if isinstance(knob, Choice) else map(knob.from_unit, ends):
                 wanted = {**first, knob.name: value}
                 space = Space(other.resolve(wanted.get(other.name)) for other in knobs)
                 options = space.complete(wanted)
@@ -193,13 +194,15 @@ class ModelCompressorContract(_Contract):
             assert self._outputs_are_equal(restored, second), options
 
     def test_all_legal_values_are_applied_or_refused(self, tmp_path: Path) -> None:
-        batch = next(iter(self.task().eval_batches()))
+        batch, applied = next(iter(self.task().eval_batches())), 0
         for options in self._legal_options():
             with contextlib.suppress(Refused):
                 result, _ = self._applied(options, tmp_path)
                 with torch.no_grad():
                     outputs = tensors_in(forward(result.eval(), self.task().inputs(batch)))
                 assert all(torch.isfinite(output).all() for output in outputs), options
+                applied += 1
+        assert applied
 
     def _applied(self, options: Options, workdir: Path, seed: int = 0) -> tuple[nn.Module, Recipe]:
         return self.make().apply(self._model(), options, self._context(workdir, seed))
@@ -286,9 +289,12 @@ class ArtifactCompressorContract(_Contract):
             assert random_states() == before, options
 
     def test_all_legal_values_are_applied_or_refused(self, artifact: Path, tmp_path: Path) -> None:
+        applied = 0
         for workdir, options in self._runs(tmp_path, self._legal_options()):
             with contextlib.suppress(Refused):
                 self.load(self.make().apply(artifact, options, self._context(workdir)))
+                applied += 1
+        assert applied
 
     def _runs(
         self, folder: Path, runs: Sequence[Options] | None = None

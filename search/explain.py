@@ -14,7 +14,7 @@ from rich.table import Table
 from storage import Measurement
 
 from .errors import NasliteError
-from .formats import RATIO, UNPAIRED, format_value, plain, short
+from .formats import TIMES, UNPAIRED, format_value, plain, short
 from .results import Row, StudyResults
 from .verdicts import speed
 
@@ -138,7 +138,7 @@ def explanation_view(explained: Explanation) -> RenderableType:
         f"trial {number} of {explained.results.name}: {short(explained.results, explained.row)}"
     ]
     lines.append(_standing(explained))
-    notes = [f"{RATIO}: times the value of #{number}; [ ]: its interval"]
+    notes = [f"{TIMES}: times the value of #{number}; [ ]: its interval"]
     if equal:
         notes.append(f"{equal} more knobs are the same in all of these")
     return Group(*lines, table, *notes)
@@ -184,7 +184,7 @@ def _cell(m: Measurement | None, own: Measurement | None, is_own: bool) -> str:
         ("latency_ms", "throughput_per_s", *UNPAIRED)
     )
     if own is not None and own.value > 0 and not is_own and is_comparable:
-        cell += f" {RATIO}{m.value / own.value:.3f}"
+        cell += f" {TIMES}{m.value / own.value:.3f}"
     if m.low is not None and m.high is not None and m.low != m.high:
         low, high = format_value(m.metric, m.low), format_value(m.metric, m.high)
         cell += f"\n[{low}, {high}]"

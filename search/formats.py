@@ -15,7 +15,7 @@ from .metrics import BOUNDS_LEVEL
 if TYPE_CHECKING:
     from .results import Row, StudyResults
 
-RATIO = "×"
+TIMES = "×"  # before a ratio
 UNPAIRED = ("latency_p90_ms", "load_ms", "peak_rss_bytes")  # their ratios are mostly chance
 
 
@@ -59,7 +59,7 @@ def format_value(metric: str, value: float) -> str:
 
 
 def format_ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str, float]) -> str:
-    """The ratio to the baseline, as `x0.226` with RATIO for its sign; empty where there is none.
+    """The ratio to the baseline, as `x0.226` with TIMES for its x; empty where there is none.
 
     For milliseconds and throughput it is the one that was measured side by side.
     """
@@ -68,11 +68,11 @@ def format_ratio(name: str, metrics: Mapping[str, float], reference: Mapping[str
         return ""
     side_by_side = metrics.get(f"latency_ratio{batch}{size}")
     if kind in ("latency_ms", "latency_ratio") and side_by_side is not None:
-        return f"{RATIO}{side_by_side:.3f}"
+        return f"{TIMES}{side_by_side:.3f}"
     if kind == "throughput_per_s" and side_by_side:
-        return f"{RATIO}{1 / side_by_side:.3f}"
+        return f"{TIMES}{1 / side_by_side:.3f}"
     base = reference.get(name)
-    return f"{RATIO}{metrics[name] / base:.3f}" if base else ""
+    return f"{TIMES}{metrics[name] / base:.3f}" if base else ""
 
 
 def knob_values(knob: Mapping[str, Any]) -> str:

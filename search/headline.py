@@ -12,12 +12,13 @@ import numpy as np
 from storage import Measurement, Study
 
 from .expressions import Comparison
+from .formats import TIMES
 from .goals import Goals
 from .metrics import audit_names, drop_name
 from .results import Row, StudyResults
 from .verdicts import FASTER, PROVEN, SLOWER, speed, verdict
 
-TIMES, MINUS = "×", "−"
+MINUS = "−"
 # Words in the names of scores that are shares of 1; others, such as a Spearman correlation or a
 # loss below 1, are not counted in points.
 SHARES = {

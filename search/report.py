@@ -15,7 +15,6 @@ from rich.table import Table
 from storage import StudySummary
 
 from .formats import (
-    RATIO,
     as_csv,
     as_json,
     format_ratio,
@@ -30,7 +29,6 @@ from .results import Row, StudyResults
 from .verdicts import PROVEN, VIOLATED, speed
 
 __all__ = [
-    "RATIO",
     "as_csv",
     "as_json",
     "console",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compressors import PACKED_ONLY
 from storage.database import files_folder
 
 from .causes import Cause
@@ -150,10 +151,27 @@ def _notes(results: StudyResults, rows: Sequence[Row], front: Sequence[Row]) -> 
         found.append("No row is within the limits; the front shows the least violation.")
     if len(front) > FRONT_ROWS:
         found.append(f"The table shows {FRONT_ROWS} of the {len(front)} rows of the front.")
+    active = {name for row in front for name in _packed_only(results, row)}
+    if active:
+        found.append(
+            f"{' and '.join(sorted(active))}: makes a file smaller only when it is packed"
+            " (size_zstd_bytes), and never faster."
+        )
     reasons = len(failures(rows))
     if reasons > CAUSES:
         found.append(f"The table of failures shows {CAUSES} of {reasons} causes.")
     return found
+
+
+def _packed_only(results: StudyResults, row: Row) -> list[str]:
+    """Those of PACKED_ONLY that a candidate uses."""
+    neutral = {knob["name"]: knob["neutral"] for knob in results.study.space}
+    used = {
+        name.partition(".")[0]
+        for name, value in row.trial.candidate.items()
+        if value != neutral.get(name)
+    }
+    return [name for name in PACKED_ONLY if name in used]
 
 
 def _columns(results: StudyResults, front: Sequence[Row]) -> tuple[str, ...]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 from assets.vision_models import CifarResNet
+from real_data import real_data
 from torch import Tensor, nn
 
 from compressors.base import Task
@@ -22,7 +19,7 @@ class Cifar(Task):
 
     def __init__(self, depth: int, images: int, calibration: int = 200) -> None:
         super().__init__()
-        folder = data_folder()
+        folder = real_data("cifar10_resnets", "cifar10/cifar10_small.npz")
         (weights,) = (folder / "cifar10_resnets").glob(f"resnet{depth}-*.th")
         state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
         self._model = CifarResNet(depth)
@@ -39,15 +36,6 @@ class Cifar(Task):
 
     def eval_batches(self) -> list[tuple[Tensor, Tensor]]:
         return self._test
-
-
-def data_folder() -> Path:
-    folder = Path(os.environ.get("NASLITE_DATA", ""))
-    if not (folder / "cifar10_resnets").is_dir():
-        pytest.skip(
-            "the pretrained ResNets are not here; set NASLITE_DATA to the folder with them"
-        )
-    return folder
 
 
 def batches(images: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[Tensor, Tensor]]:

@@ -64,7 +64,9 @@ def test_the_benchmark_in_small():
     assert len(rows) == 4  # three of timings, one of controls
     said = [float(cell.strip(" %|")) for cell in rows[1].split("|") if cell.endswith("% ")]
     assert len(said) == 4
-    assert all(0 <= share <= 100 for share in said)
+    faster, slower, *_ = (float(cell.strip(" %")) for cell in rows[2].split("|")[5:9])
+    assert "3 blocks against 20" in rows[2]
+    assert (faster, slower) == (100.0, 0.0)
     assert "1 busy process of our own" in done.output
 
 

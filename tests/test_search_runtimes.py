@@ -21,6 +21,7 @@ from assets.toy_models import (
     TwoHeads,
 )
 from assets.toy_task import Toy
+from assets.vision_models import ViT
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -86,6 +87,7 @@ MODELS = {
     "dict": (lambda: built(Masked), {"mask": (4,), "values": (4,)}),
     "two outputs": (lambda: built(TwoHeads), (8,)),
     "chosen": (lambda: built(Chosen), (4,)),
+    "len(x) for the batch size": (lambda: built(ViT), (3, 8, 8)),
 }
 FALLBACKS = {
     "nested by branches": (lambda: Branching(built(Nested)).eval(), (1, 8, 8)),

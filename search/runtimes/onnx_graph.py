@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+NO_SCOPE = "_empty_nn_module_stack"  # torch.export's word for code of no module
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 MATMULS = {"MatMul", "MatMulInteger", "Gemm"}
 CONVS = {"Conv", "ConvInteger", "ConvTranspose"}
@@ -81,7 +82,7 @@ def _module_path(node: onnx.NodeProto, weights: set[str]) -> str:
             return str(name).removesuffix(".weight")
     for prop in node.metadata_props:
         if prop.key == SCOPES:
-            scopes = ast.literal_eval(prop.value)
+            scopes = [s for s in ast.literal_eval(prop.value) if not s.startswith(NO_SCOPE)]
             return str(scopes[-2]) if len(scopes) > 1 else ""
     path: list[str] = []  # TorchScript names a node /layer1/layer1.0/conv1/Conv
     for scope in str(node.name).strip("/").split("/")[:-1]:

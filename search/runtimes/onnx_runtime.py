@@ -27,7 +27,7 @@ class OnnxRuntime:
 
     format = "onnx"
     main_file = "model.onnx"
-    version = 1
+    version = 2
     libraries: tuple[str, ...] = ("torch", "onnx", "onnxscript")
     modules = ("onnxruntime",)
 
@@ -104,7 +104,7 @@ class OnnxSession:
 def _export_dynamo(model: nn.Module, inputs: Any, path: Path) -> None:
     import torch
 
-    batch = "batch"
+    batch = "batch"  # a name, not a Dim: with that a model that says len(x) gets 2 for good
 
     def dynamic(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
