@@ -15,6 +15,8 @@ from search import check
 from search.config import load_config, parse_config
 from search.prepare import prepare
 from search.registry import load_reference
+from search.workbench import make_workbench
+from storage.artifacts import file_stores
 
 FOLDER = REPOSITORY / "configs"
 CONFIGS = [FOLDER / "cifar10_resnet.yaml", FOLDER / "cifar10_resnet_untrained.yaml"]
@@ -145,6 +147,26 @@ def test_a_config_can_be_searched(path, copy, monkeypatch):
     assert {"uint8", "int8"} == set(prepared.space["onnx_quantization.activation"].values)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_what_a_config_tries_first_can_be_built(path, copy, monkeypatch):
+    """Its first candidate by hand, on noise and trained for a moment."""
+    monkeypatch.setenv("NASLITE_DATA", str(copy))
+    content = load_config(path)
+    content["task_options"] = {"depth": 20, "epoch_images": 32}
+    for entry in content["pipeline"]:
+        if "distillation" in entry:
+            entry["distillation"]["epochs"] = 1
+    write_weights(copy)
+    config, problems = parse_config(content)
+    prepared = prepare(config, FOLDER, problems, str(path))
+    bench = make_workbench(prepared, file_stores(copy / "files"))
+    built = bench.build(bench.space.complete(config.enqueue[0]))
+    assert built.state == "complete", built.cause
+    assert built.artifact.size_bytes < 0.45 * bench.build({}).artifact.size_bytes
+    assert {"export", "onnx_quantization"} <= {stage.name for stage in built.stages}
+
+
 @pytest.fixture
 def real(monkeypatch):
     folder = real_data(*NEEDED)
@@ -187,6 +209,15 @@ def test_the_splits_share_no_real_image(real):
     assert torch.cdist(lossless, jpegs).min(1).values.max() < 20  # each is there twice
     nearest = torch.cdist(lossless, audit).min(1).values
     assert nearest.min() > 20
+
+
+@pytest.mark.slow
+def test_each_real_training_image_is_there_as_it_is_and_as_a_jpeg(real):
+    train = load("Cifar10ResNet")().train
+    assert len(train) == 20_000
+    plain, jpegs = train.pixels[:10_000].astype(int), train.pixels[10_000:].astype(int)
+    assert 2 < np.abs(plain - jpegs).mean() < 10
+    assert (train.labels[:10_000] == train.labels[10_000:]).all()
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import pytest
 from image_data import (
     VARIABLE,
     DataError,
+    Images,
+    as_jpegs,
     data_folder,
     read_cifar,
     read_class_folders,
@@ -166,6 +168,17 @@ def test_what_is_no_idx_file_is_refused(tmp_path, content):
         read_idx(tmp_path, "train", "")
     with pytest.raises(DataError, match="cannot be read"):
         read_idx(tmp_path, "test", "")
+
+
+def test_images_as_jpegs_are_what_pillow_writes_and_reads():
+    images = Images(pixels(3, 16, 16, 3), labels(3))
+    found = as_jpegs(images)
+    file = io.BytesIO()
+    Image.fromarray(images.pixels[1]).save(file, "JPEG")  # its own default is 75
+    np.testing.assert_array_equal(found.pixels[1], np.asarray(Image.open(file)))
+    np.testing.assert_array_equal(found.labels, images.labels)
+    coarse = np.abs(as_jpegs(images, 10).pixels.astype(int) - images.pixels).mean()
+    assert coarse > np.abs(found.pixels.astype(int) - images.pixels).mean() > 0
 
 
 def test_rows_of_packed_jpegs(tmp_path):
