@@ -26,7 +26,7 @@ log = logging.getLogger("naslite.compressors")
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "constant")
-FIT_VERSION = 1  # raised when `fit` begins to give other weights
+FIT_VERSION = 1  # raised, and `Distillation.version` too, when `fit` gives other weights
 
 
 @contextmanager
