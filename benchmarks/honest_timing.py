@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -135,16 +134,16 @@ def main(
     """Time a file against its own copy, a file of 5 % more work and one of much less, as a search
     does, with other cores busy: how often is it called faster or slower, and does the interval
     hold the true ratio? That of a copy is 1, that of another file is taken in a long run, by turns
-    with the rest, while the processes that keep cores busy stand still.
+    with the rest.
     """
     console = Console(stderr=True)
     rows, controls = [HEADER], [["model", "controls", "excluding 1", "noise floor, median"]]
     loads = []
-    with tempfile.TemporaryDirectory(prefix="naslite-honesty-") as scratch, _busy(busy) as others:
+    with tempfile.TemporaryDirectory(prefix="naslite-honesty-") as scratch, _busy(busy):
         for model in [m for m in MODELS if not names or m.name in names]:
             console.print(f"{model.name} ...")
             counts = same, slower, faster
-            cases, found = _measure(model, Path(scratch), counts, long_run, others)
+            cases, found = _measure(model, Path(scratch), counts, long_run)
             rows += [case.row() for case in cases]
             outside = sum(not c.low <= 1 <= c.high for c in found)
             floor = f"{median(c.noise_floor for c in found):.4f}"
@@ -161,7 +160,7 @@ def main(
 
 
 def _measure(
-    model: Model, folder: Path, counts: Sequence[int], long_run: int, others: Sequence[Process]
+    model: Model, folder: Path, counts: Sequence[int], long_run: int
 ) -> tuple[list[Case], list[Control]]:
     names = "baseline", "copy", "more", "less"
     baseline, copy, more, less = (folder / f"{name}.onnx" for name in names)
@@ -187,8 +186,7 @@ def _measure(
         case.seconds.append(time.perf_counter() - began)
         for known, count in zip(cases[1:], counts[1:], strict=True):
             while count and len(known.long_run) * len(turns) < (turn + 1) * long_run:
-                with _standing(others):
-                    known.long_run.append(_part(timer, model, known.candidate, baseline, rng))
+                known.long_run.append(_part(timer, model, known.candidate, baseline, rng))
     return [case for case, count in zip(cases, counts, strict=True) if count], controls
 
 
@@ -207,17 +205,6 @@ def _part(
 
 def _said(timing: Timing) -> str:
     return speed(Measurement("latency_ratio", timing.ratio, "", timing.low, timing.high))
-
-
-@contextmanager
-def _standing(processes: Sequence[Process]) -> Iterator[None]:
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
 
 
 @contextmanager
