@@ -75,8 +75,9 @@ def test_few_within_the_limit_are_given_up_and_most_far_beyond_it(n, discordance
     assert run < 0.25
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_tables():
     done = CliRunner().invoke(command, ["--draws", "2", "--bootstraps", "2", "--markdown"])
     assert done.exit_code == 0, done.output
-    for part in ("| n |", "| score | samples |"):
+    for part in ("| samples | limit ", "| score | samples |", "| F1 | 256 |"):
         assert part in done.output
