@@ -43,6 +43,7 @@ def test_a_row_counts_what_is_said_and_what_is_covered(tmp_path):
         "faster": "25.0 %",
         "slower": "25.0 %",
         "interval covers truth": "50.0 %",
+        "that of two timings does": "100.0 %",
         "half-width, median": "0.0325",
         "noisy": "25.0 %",
         "seconds each, median": "1.00",
@@ -52,6 +53,7 @@ def test_a_row_counts_what_is_said_and_what_is_covered(tmp_path):
     assert found["against it"] == "21 blocks against 20"
     assert found["true ratio"].startswith("1.0500 [1.04")
     assert found["interval covers truth"] == "25.0 %"
+    assert found["that of two timings does"] == "50.0 %"
 
 
 @pytest.mark.slow
