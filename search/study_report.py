@@ -154,7 +154,7 @@ def _notes(results: StudyResults, rows: Sequence[Row], front: Sequence[Row]) -> 
     active = {name for row in front for name in _packed_only(results, row)}
     if active:
         found.append(
-            f"{' and '.join(sorted(active))}: makes a file smaller only when it is packed"
+            f"What {' and '.join(sorted(active))} did is smaller only when a file is packed"
             " (size_zstd_bytes), and never faster."
         )
     reasons = len(failures(rows))

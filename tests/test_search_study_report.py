@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from search.jobs import Control
 from search.report_html import html_report
 from search.report_markdown import markdown_report
 from search.sample_records import packed
-from search.study_report import DETAIL_VALUES, FRONT_ROWS, optimism_text, study_report
+from search.study_report import (
+    DETAIL_VALUES,
+    FRONT_ROWS,
+    _packed_only,
+    optimism_text,
+    study_report,
+)
 from storage import Measurement, Outcome
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
@@ -207,3 +214,24 @@ def test_the_optimism_of_picking_comes_from_the_records_of_samples(tmp_path):
     ]
     report = study_report(stored(tmp_path, [BASELINE, *rows]))
     assert 0 < report.optimism < 0.1
+
+
+def test_what_pays_only_in_a_packed_file_is_named():
+    knobs = {
+        "unstructured_pruning.method": "none",
+        "weight_clustering.clusters": 0,
+        "p.ratio": 0.0,
+    }
+    space = [{"name": name, "neutral": neutral} for name, neutral in knobs.items()]
+    results = SimpleNamespace(study=SimpleNamespace(space=space))
+
+    def named(**values):
+        candidate = dict(zip(knobs, values.values(), strict=True))
+        return _packed_only(results, SimpleNamespace(trial=SimpleNamespace(candidate=candidate)))
+
+    assert named(method="none", clusters=0, ratio=0.5) == []
+    assert named(method="none", clusters=16, ratio=0.5) == ["weight_clustering"]
+    assert named(method="n_m", clusters=16, ratio=0.0) == [
+        "unstructured_pruning",
+        "weight_clustering",
+    ]
