@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ from unittest.mock import patch
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
+from assets.toy_task import toy_task
 from onnx import helper, numpy_helper
 from torch import nn
 
 from compressors.base import Context, Task
 from compressors.quantization import OnnxQuantization
+from compressors.testing import ArtifactCompressorContract
 from compressors.training import seeded
+from search.runtimes.onnx_runtime import OnnxRuntime
 
 DYNAMIC = {"scheme": "dynamic", "reduce_range": False, "granularity": "model"}
 STATIC = {
@@ -32,6 +37,20 @@ STATIC = {
 WEIGHT_ONLY = {"scheme": "weight_only", "bits": 8, "block_size": 32, "granularity": "model"}
 FLOAT16 = {"scheme": "float16"}
 CALIBRATORS = ["minmax", "percentile", "entropy"]
+
+
+class ToyFileContract(ArtifactCompressorContract):
+    """The contract on the toy task's exported file; `make` and options are to be supplied."""
+
+    def task(self) -> Task:
+        return toy_task()
+
+    @pytest.fixture
+    def artifact(self, toy_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return Path(shutil.copy(toy_file, tmp_path_factory.mktemp("source")))
+
+    def load(self, path: Path) -> object:
+        return OnnxRuntime().load(path, threads=1)
 
 
 def applied(path: Path, options: dict[str, Any], task: Task, workdir: Path) -> Path:

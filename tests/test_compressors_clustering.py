@@ -1,8 +1,5 @@
 """Weight clustering: few shared values in the file that ships, and none for what is zero."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -13,32 +10,21 @@ from assets.vision_models import CifarResNet
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx_files import STATIC, initializers, operators, product_file
+from onnx_files import STATIC, ToyFileContract, initializers, operators, product_file
 
 from compressors.base import Context, Refused
 from compressors.clustering import WeightClustering, clustered_values
 from compressors.quantization import OnnxQuantization
-from compressors.testing import ArtifactCompressorContract
 from compressors.training import reestimate_batch_norm, seeded
 from search.runtimes.onnx_runtime import OnnxRuntime
 from search.scoring import zstd_bytes
 
 
-class TestWeightClustering(ArtifactCompressorContract):
+class TestWeightClustering(ToyFileContract):
     options = [{"clusters": 16}, {"clusters": 2}]
 
     def make(self):
         return WeightClustering()
-
-    def task(self):
-        return toy_task()
-
-    @pytest.fixture
-    def artifact(self, toy_file, tmp_path_factory):
-        return Path(shutil.copy(toy_file, tmp_path_factory.mktemp("source")))
-
-    def load(self, path):
-        return OnnxRuntime().load(path, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from assets.toy_models import TaskOf
-from assets.toy_task import Toy, toy_task
+from assets.toy_task import toy_task
 from assets.vision_models import CifarResNet
 from onnx_files import (
     DYNAMIC,
     STATIC,
     WEIGHT_ONLY,
+    ToyFileContract,
     applied,
     initializers,
     nodes,
@@ -21,7 +22,6 @@ from torch import nn
 
 from compressors.precision import blocks_of_layers
 from compressors.quantization import OnnxQuantization
-from compressors.testing import ArtifactCompressorContract
 from search.runtimes.onnx_runtime import OnnxRuntime
 from strategies.space import Space
 
@@ -46,7 +46,7 @@ def layers(options, names, *quantized):
     return {**options, "granularity": "layer", **precisions}
 
 
-class TestMixedPrecision(ArtifactCompressorContract):
+class TestMixedPrecision(ToyFileContract):
     options = [
         layers(STATIC, TOY_LAYERS, "conv1", "classifier"),
         layers(DYNAMIC, TOY_LAYERS, "classifier"),
@@ -56,18 +56,6 @@ class TestMixedPrecision(ArtifactCompressorContract):
 
     def make(self):
         return OnnxQuantization()
-
-    def task(self):
-        return Toy()
-
-    @pytest.fixture
-    def artifact(self, toy_file, tmp_path_factory):
-        path = tmp_path_factory.mktemp("source") / "model.onnx"
-        path.write_bytes(toy_file.read_bytes())
-        return path
-
-    def load(self, path):
-        return OnnxRuntime().load(path, threads=1)
 
 
 def rounded_layers(path):

@@ -1,8 +1,6 @@
 """Quantization of ONNX files: what stands in the file, and what it computes."""
 
 import logging
-import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +14,7 @@ from onnx_files import (
     FLOAT16,
     STATIC,
     WEIGHT_ONLY,
+    ToyFileContract,
     applied,
     initializers,
     literal_outputs,
@@ -25,7 +24,6 @@ from onnx_files import (
 
 from compressors.base import Context, Refused
 from compressors.quantization import OnnxQuantization
-from compressors.testing import ArtifactCompressorContract
 from search.runtimes.onnx_runtime import OnnxRuntime
 
 
@@ -53,19 +51,9 @@ def context(task, workdir):
     return Context(task, task.model, 0, workdir)
 
 
-class _OnnxContract(ArtifactCompressorContract):
+class _OnnxContract(ToyFileContract):
     def make(self):
         return OnnxQuantization()
-
-    def task(self):
-        return toy_task()
-
-    @pytest.fixture
-    def artifact(self, toy_file, tmp_path_factory):
-        return Path(shutil.copy(toy_file, tmp_path_factory.mktemp("source")))
-
-    def load(self, path):
-        return OnnxRuntime().load(path, threads=1)
 
 
 class TestOnnxQuantization(_OnnxContract):
