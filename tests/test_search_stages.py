@@ -41,7 +41,8 @@ def test_stage_keys_stay_as_they_are(monkeypatch):
     """Or every cache that users have is useless; raise CACHE_FORMAT if that is meant."""
     monkeypatch.setattr(stages, "library_versions", lambda names: dict.fromkeys(names, "1"))
     monkeypatch.setattr(stages, "cpu_facts", lambda: {"isa": ["avx2"]})
-    monkeypatch.setattr(StructuredPruning, "version", 1)  # raised since, which is another key
+    for kind in (StructuredPruning, OnnxRuntime):  # raised since, which is another key
+        monkeypatch.setattr(kind, "version", 1)
     space = Space(
         [
             Float(name="structured_pruning.ratio", low=0.0, high=0.9, neutral=0.0),
