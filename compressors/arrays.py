@@ -1,10 +1,17 @@
-"""Model inputs as the numpy arrays that a runtime takes."""
+"""Model inputs as a model is called with them, and as the numpy arrays that a runtime takes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+
+def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments of a call with a tensor, a tuple of them or a dict."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
 def named_arrays(inputs: Any, names: list[str]) -> dict[str, np.ndarray]:

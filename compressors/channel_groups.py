@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .arrays import call_arguments
 from .channel_slices import (
     Side,
     Slices,
@@ -241,7 +242,7 @@ def _why_not(
         return f"{group.width} channels in {group.parts} parts leave none to remove"
     try:
         with torch.no_grad():
-            shuffled = functional_call(model, _shuffled(model, group), *_arguments(inputs))
+            shuffled = functional_call(model, _shuffled(model, group), *call_arguments(inputs))
             if not _are_close(list(tensors_in(shuffled)), before):
                 return "its channels are told apart by their places"
             kept = group.everywhere(torch.arange(group.local_width // 2))
@@ -293,12 +294,6 @@ def _order(member: Member, source: Mapping[int, int], width: int) -> list[int]:
         for place, channel in zip(own, others, strict=True):
             order[place] = channel
     return order
-
-
-def _arguments(inputs: Any) -> tuple[Any, dict[str, Any]]:
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
 def _are_close(after: list[Tensor], before: list[Tensor]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arrays import call_arguments
 from .errors import Refused
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
@@ -18,11 +19,8 @@ PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
 def forward(model: nn.Module, inputs: Any) -> Any:
     """Call a model with a tensor, a tuple of positional or a dict of named arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    arguments, named = call_arguments(inputs)
+    return model(*arguments, **named)
 
 
 def weighted_layers(model: nn.Module, ignored: Container[str] = ()) -> dict[str, Any]:

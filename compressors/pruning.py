@@ -24,7 +24,7 @@ from .training import reestimate_batch_norm, seeded
 
 MIN_KEPT = 0.05  # of each layer's channels: a ranking must never empty a whole layer
 MOST_STEPS = 100
-LATER_KNOBS = {"steps": 1, "ignore": "", "bias_correction": False}  # unknown to older studies
+ADDED = {"steps": 1, "ignore": "", "bias_correction": False}  # what an older study means
 PROBE_SAMPLES = 2  # by which it is tried which channels can be removed
 
 
@@ -76,7 +76,7 @@ class StructuredPruning:
     def apply(
         self, model: nn.Module, options: Options, context: Context
     ) -> tuple[nn.Module, Recipe]:
-        options = {**LATER_KNOBS, **options}
+        options = {**ADDED, **options}
         pruned = copy.deepcopy(model).eval()
         task = context.task
         with seeded(context.seed):

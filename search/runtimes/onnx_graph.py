@@ -12,9 +12,10 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from compressors.short_names import QUANTIZERS
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 NO_SCOPE = "_empty_nn_module_stack"  # torch.export's word for code of no module
-QUANTIZERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 MATMULS = {"MatMul", "MatMulInteger", "Gemm"}
 CONVS = {"Conv", "ConvInteger", "ConvTranspose"}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressors.arrays import call_arguments
 from compressors.errors import Refused, is_of_the_machine
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _export_dynamo(model: nn.Module, inputs: Any, path: Path) -> None:
             return {name: dynamic(part) for name, part in value.items()}
         return tuple(dynamic(part) for part in value)
 
-    args, kwargs = _arguments(inputs)
+    args, kwargs = call_arguments(inputs)
     torch.onnx.export(
         model,
         args,
@@ -129,7 +130,7 @@ def _export_dynamo(model: nn.Module, inputs: Any, path: Path) -> None:
 def _export_torchscript(model: nn.Module, inputs: Any, path: Path) -> None:
     import torch
 
-    args, kwargs = _arguments(inputs)
+    args, kwargs = call_arguments(inputs)
     declared = list(inspect.signature(model.forward).parameters)
     order = [n for n in declared if n in kwargs]
     kwargs = {n: kwargs[n] for n in (*order, *kwargs)}  # the exporter names inputs by position
@@ -150,12 +151,6 @@ def _export_torchscript(model: nn.Module, inputs: Any, path: Path) -> None:
         },
         dynamo=False,
     )
-
-
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
 def _two_samples(inputs: Any) -> Any:
