@@ -67,7 +67,8 @@ def agreements(
             rule = "not stored" if a is None else "not measured again"
             compared.append(Agreement(name, a, b, SHOWN, rule))
             continue
-        if (again := before.get(f"{AUDIT}{name}")) is not None and name.startswith(RATIO):
+        again = before.get(f"{AUDIT}{name}") if name.startswith(RATIO) else None
+        if again is not None and not again.noisy:
             a = _nearer(a, again, b)
         agrees, rule = _judged(name, a, b, score_name, is_same_machine, ratios)
         verdict = SHOWN if agrees is None else AGREES if agrees else DISAGREES

@@ -58,7 +58,7 @@ class Retiming:
     Who picks the fastest of many measured at one moment each picks lucky moments as well, and a
     shared machine is another one some minutes later. The new ratio is stored as
     `audit_latency_ratio`, and the interval of `latency_ratio` is stretched to cover that of both
-    timings; the ratio itself, by which the search went, stays.
+    timings, unless the new one is noisy; the ratio itself, by which the search went, stays.
 
     A row that cannot be timed is a warning; the study is none the worse for it.
     """
@@ -142,7 +142,10 @@ class Retiming:
 
 
 def _covering(first: Measurement, second: Measurement) -> Measurement:
-    """The first ratio, noisy if it was, with an interval that covers those of both."""
+    """The first ratio, noisy if it was, with an interval that covers those of both; one that was
+    noisy only the second time says nothing of the first."""
+    if second.noisy and not first.noisy:
+        return first
     lows = [m.value if m.low is None else m.low for m in (first, second)]
     highs = [m.value if m.high is None else m.high for m in (first, second)]
     return replace(first, low=min(lows), high=max(highs))

@@ -99,6 +99,16 @@ def test_a_ratio_that_was_timed_twice_is_judged_by_the_nearer_timing(found, verd
     assert compared["latency_ratio"].stored == stored[0], "it is shown as it is stored"
 
 
+def test_a_second_timing_that_was_noisy_does_not_judge():
+    stored = [
+        Measurement("latency_ratio", 0.214, low=0.204, high=0.224),
+        Measurement("audit_latency_ratio", 0.25, low=0.24, high=0.26, noisy=True),
+    ]
+    found = [Measurement("latency_ratio", 0.245, low=0.235, high=0.255)]
+    (compared, _) = agreements(stored, found, score_name="f1", is_same_machine=True, ratios=1)
+    assert compared.verdict == DISAGREES
+
+
 def test_with_many_ratios_one_false_alarm_in_twenty_runs_is_all():
     rng, many, runs = np.random.default_rng(0), 12, 2000
     false = 0

@@ -334,6 +334,22 @@ def test_a_ratio_stays_noisy_whatever_the_second_timing_was(store, study, calm):
         assert noisy["audit_latency_ratio"] is not calm
 
 
+def test_a_noisy_second_timing_stretches_no_interval(store, study):
+    class Noisy(MovingBench):
+        def time(self, path, baseline, seed, *, progress):
+            found = super().time(path, baseline, seed, progress=progress)
+            return tuple(replace(t, noisy=path.parent in self.timed_again) for t in found)
+
+    trials = control(store, bench=Noisy())
+    assert timed_again(trials)
+    for number in timed_again(trials):
+        measured = {m.metric: m for m in trials[number].measurements}
+        ratio, again = measured["latency_ratio"], measured["audit_latency_ratio"]
+        assert again.noisy
+        assert not ratio.noisy
+        assert ratio.low > again.value or ratio.high < again.value
+
+
 def test_a_report_says_what_the_new_ratio_is(store, study):
     control(store, bench=MovingBench())
     report = study_report(StudyResults(store, "s"))
