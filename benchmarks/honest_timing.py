@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from search.jobs import Control, Timing
+from search.timed_rounds import Pace
 from search.timing import SessionPair, Timer, time_against
 from search.timing_statistics import median_interval
 from search.verdicts import FASTER, SLOWER, speed
@@ -30,6 +31,7 @@ from .terminal import CONTEXT_SETTINGS, markdown_table, show
 BLOCKS = 20  # of a chain; one more is 5 % more work
 FEW = 3  # so many blocks are a file that was compressed well
 BUSY = "while True: sum(range(10_000))"
+PART_S = 0.2
 SESSION = 40  # timings of a timing process, which begins with a control
 Process = subprocess.Popen[bytes]
 
@@ -182,6 +184,7 @@ def _measure(
     rng = np.random.default_rng(0)
     turns = rng.permutation(np.repeat(np.arange(len(cases)), counts))
     controls: list[Control] = []
+    pace = Pace()  # of the long run, which the timings are not to know of
     for turn, which in enumerate(turns):
         if turn % SESSION == 0:
             timer = Timer("onnxruntime", ".", 1, [1], model.feed(), footprints=False)
@@ -192,7 +195,7 @@ def _measure(
         case.seconds.append(time.perf_counter() - began)
         for known, count in zip(cases[1:], counts[1:], strict=True):
             while count and len(known.long_run) * len(turns) < (turn + 1) * long_run:
-                known.long_run.append(_part(timer, model, known.candidate, baseline, rng))
+                known.long_run.append(_part(timer, model, known.candidate, baseline, rng, pace))
     return [case for case, count in zip(cases, counts, strict=True) if count], controls
 
 
@@ -202,11 +205,15 @@ def _control(timer: Timer, copy: Path, baseline: Path) -> list[Control]:
 
 
 def _part(
-    timer: Timer, model: Model, path: Path, baseline: Path, rng: np.random.Generator
+    timer: Timer, model: Model, path: Path, baseline: Path, rng: np.random.Generator, pace: Pace
 ) -> float:
-    """The ratio of a timing as short as can be, which stops whatever it has found."""
-    pair = SessionPair(timer.loader(path), timer.loader(baseline), rng)
-    return time_against(pair, model.feed(), 1, rng, seconds=0.0).ratio
+    """The ratio of a short timing that is not noisy; after ten, of one that is."""
+    for _ in range(10):
+        pair = SessionPair(timer.loader(path), timer.loader(baseline), rng)
+        found = time_against(pair, model.feed(), 1, rng, seconds=PART_S, pace=pace)
+        if not found.noisy:
+            break
+    return found.ratio
 
 
 def _said(timing: Timing) -> str:

@@ -167,7 +167,7 @@ class Timing:
         peak_rss_bytes: By which loading the file and running the largest batch raised the
             resident memory of a fresh process at its peak.
         control: How the baseline did against a second session of itself, where it was timed.
-        noisy: Whether other work left too few calls alone, so that disturbed ones count.
+        noisy: Whether other work left too few rounds alone, or kept the machine slow all along.
     """
 
     batch_size: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,15 @@ from .jobs import Control, Timing, unheard
 from .registry import load
 from .runtimes.base import renamed
 from .timed_calls import Call, seconds_of, timed, undisturbed
-from .timing_statistics import FEWEST, median_interval, noise_floor, unexplained, widened
+from .timed_rounds import Block, Pace, Round, at_full_speed, round_of
+from .timing_statistics import (
+    FEWEST,
+    MOMENT,
+    median_interval,
+    noise_floor,
+    unexplained,
+    widened,
+)
 
 if TYPE_CHECKING:
     from .jobs import Progress
@@ -34,9 +43,10 @@ BLOCKS = 3  # of a round
 LOOKS = (12, 20, 30)  # rounds after which timing may stop
 HALF_WIDTH = 0.02  # of the ratio; timing stops when its interval is narrower
 MAX_SECONDS = 2.0
-PATIENCE_S = 4.0  # longer than that, where other work leaves too few rounds
+PATIENCE = 3  # times as long, where too few rounds count
 ROUND_S = 0.16  # of calls, at most, unless a call alone takes longer
 RELOAD_S = 0.15  # for which two sessions may be loaded anew for every round
+SLOW_LOADS = 2  # in a row, after which they are not: a single one may have been disturbed
 BALLAST = 1 << 18  # bytes at most that shift where a session's memory lies
 WARM_UP_S = 0.01  # of one look at whether calls still get faster
 MAX_WARM_UP_S = 0.5
@@ -75,6 +85,7 @@ class Timer:
         self._feeds = {size: with_batch_size(dict(feed), size) for size in batch_sizes}
         self._footprints = footprints
         self._seconds = seconds
+        self._paces = {size: Pace() for size in batch_sizes}
         self._controlled: Control | None = None
         self._is_told = False  # whether a timing has come back with the control
 
@@ -101,10 +112,7 @@ class Timer:
             control = self._control(baseline, rng)
             excess = unexplained(control.low, control.high)
             pair = SessionPair(self.loader(path), self.loader(baseline), rng)
-            timings = [
-                _with_excess(time_against(pair, feed, n, rng, seconds=self._seconds), excess)
-                for n, feed in self._feeds.items()
-            ]
+            timings = [_with_excess(self.against(pair, n, rng), excess) for n in self._feeds]
             timings[0] = replace(timings[0], control=None if self._is_told else control)
             self._is_told = True
         if weight is not None:
@@ -115,6 +123,14 @@ class Timer:
         """Loads a file as this timer does, each time that it is called."""
         return lambda: self.runtime.load(path, threads=self.threads)
 
+    def against(
+        self, pair: SessionPair, batch_size: int, rng: np.random.Generator, **options: float
+    ) -> Timing:
+        """`time_against` with what this process knows of the baseline."""
+        options = {"seconds": self._seconds, **options}
+        feed, pace = self._feeds[batch_size], self._paces[batch_size]
+        return time_against(pair, feed, batch_size, rng, pace=pace, **options)
+
     def _footprint(self, path: Path) -> tuple[float, int] | None:
         if not self._footprints:
             return None
@@ -124,9 +140,9 @@ class Timer:
     def _control(self, baseline: Path, rng: np.random.Generator) -> Control:
         if self._controlled is not None:
             return self._controlled
-        size, feed = next(iter(self._feeds.items()))
+        size = next(iter(self._feeds))
         pair = SessionPair(self.loader(baseline), self.loader(baseline), rng)
-        found = time_against(pair, feed, size, rng, seconds=self._seconds)
+        found = self.against(pair, size, rng, least=self._seconds)
         floor = noise_floor(found.low, found.high)
         load_average = os.getloadavg()[0]
         self._controlled = Control(
@@ -136,33 +152,43 @@ class Timer:
 
 
 class SessionPair:
-    """A candidate's session and the baseline's, loaded anew for every round if that is quick.
+    """A candidate's session and the baseline's, loaded anew for every round while that is quick.
 
     Two sessions of the very same file may differ for as long as they live, by where their memory
     happens to lie. Many pairs average that, and their scatter shows it (Kalibera and Jones,
-    Rigorous benchmarking in reasonable time, 2013: repeat at the highest level that varies).
+    Rigorous benchmarking in reasonable time, 2013: repeat at the highest level that varies). What
+    the last ones had goes back to the system first, or all would lie in the same pages.
     """
 
     def __init__(self, candidate: Load, baseline: Load, rng: np.random.Generator) -> None:
         self._loads = candidate, baseline
         self._rng = rng
-        self._sessions: list[Session] = []
         self._ballast: list[bytearray] = []
-        self._is_quick = True
+        self._slow = 0  # loads in a row
+        self.sessions: list[Session] = []
+        self.renew()
 
-    def fresh(self) -> tuple[Session, Session]:
-        """Loaded in random order, so that neither is always first in memory."""
-        if self._sessions and not self._is_quick:
-            return self._sessions[0], self._sessions[1]
+    def renew(self) -> bool:
+        """Load both in random order, so that neither is always first in memory; False if that
+        took too long twice in a row, and they stay."""
+        if self._slow == SLOW_LOADS:
+            return False
+        self.sessions, self._ballast = [], []
+        _give_back_memory()
         began = time.perf_counter()
         found: dict[int, Session] = {}
-        self._ballast = []
         for which in self._rng.permutation(2):
             self._ballast.append(bytearray(int(self._rng.integers(BALLAST))))
             found[int(which)] = self._loads[which]()
-        self._is_quick = time.perf_counter() - began < RELOAD_S
-        self._sessions = [found[0], found[1]]
-        return found[0], found[1]
+        self._slow = 0 if time.perf_counter() - began < RELOAD_S else self._slow + 1
+        self.sessions = [found[0], found[1]]
+        return True
+
+
+def _give_back_memory() -> None:
+    """Of what is freed, all that the system takes (malloc_trim(3)), where there is such a call."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library, or none to be opened
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,31 +200,6 @@ class _Plan:
     unheard: int
 
 
-@dataclass(slots=True)
-class _Rounds:
-    """The ratio of each round, and what it is made of.
-
-    Args:
-        calls: Seconds of the candidate's.
-    """
-
-    ratios: list[float] = field(default_factory=list)
-    calls: list[float] = field(default_factory=list)
-    blocks: int = 0
-
-    def add(self, blocks: Sequence[tuple[list[float], list[float]]]) -> None:
-        """Add a round of the seconds of candidate and baseline in each block, if any has both."""
-        ratios = []
-        for own, other in blocks:
-            count = min(len(own), len(other))
-            if count:
-                ratios.append(min(own[:count]) / min(other[:count]))
-                self.calls += own
-        if ratios:
-            self.ratios.append(median(ratios))
-            self.blocks += len(ratios)
-
-
 def time_against(
     pair: SessionPair,
     feed: Feed,
@@ -206,6 +207,8 @@ def time_against(
     rng: np.random.Generator,
     *,
     seconds: float = MAX_SECONDS,
+    least: float = 0.0,
+    pace: Pace | None = None,
 ) -> Timing:
     """Time two artifacts in interleaved blocks.
 
@@ -214,57 +217,58 @@ def time_against(
     noisy environments, 2016). Calls from which something else took the processor do not count (see
     `timed_calls`), and of either file as many are looked at: on a busy machine long calls are cut
     more often than short ones, and what is left of a run would flatter the faster file. A round is
-    the median of a few blocks with one pair of sessions; the result is the median of the rounds
-    with its order-statistic interval.
+    the median of a few blocks with one pair of sessions, and counts if the processor was at full
+    speed (see `timed_rounds`); the result is the median of the rounds with its order-statistic
+    interval, widened by what moments differ in.
 
-    Stops after some rounds if the interval is within +-2 %, or when `seconds` are over. Where four
-    seconds more leave too few rounds, all calls count, and the timing is noisy.
+    Stops after some rounds if the interval is within +-2 %, or when `seconds` are over. Where
+    three times as many, and twelve rounds, leave too few that count, or do not reach the pace, the
+    timing is noisy.
 
     Args:
         feed: Inputs with `batch_size` samples.
         seconds: After which the fewest rounds are enough.
+        least: Seconds before which it does not stop.
+        pace: Of the baseline at this batch size in earlier timings, which has to be reached; this
+            one is noted in it.
     """
     began = time.perf_counter()
-    sessions = pair.fresh()
-    feeds = [renamed(feed, session.input_names) for session in sessions]
-    fastest = [_warm_up(s, own) for s, own in zip(sessions, feeds, strict=True)]
+    pace = pace or Pace()
+    feeds = [renamed(feed, session.input_names) for session in pair.sessions]
+    fastest = [_warm_up(s, own) for s, own in zip(pair.sessions, feeds, strict=True)]
     plan = _plan(fastest)
-    calm, every = _Rounds(), _Rounds()
+    calm: list[Round] = []
+    every: list[Round] = []
+    looks = iter(LOOKS)
+    look = next(looks)
     while True:
         blocks = []
         for _ in range(plan.blocks):
             runs: dict[int, list[Call]] = {}
             for which in rng.permutation(2):
-                runs[int(which)] = _run(sessions[which], feeds[which], plan)
+                runs[int(which)] = _run(pair.sessions[which], feeds[which], plan)
             blocks.append((runs[0], runs[1]))
-        calm.add([(undisturbed(own), undisturbed(other)) for own, other in blocks])
-        every.add([(seconds_of(own), seconds_of(other)) for own, other in blocks])
+        _add(calm, [(undisturbed(own), undisturbed(other)) for own, other in blocks])
+        _add(every, [(seconds_of(own), seconds_of(other)) for own, other in blocks])
+        counted = at_full_speed(calm)
         spent = time.perf_counter() - began
-        late, count = spent > seconds, len(calm.ratios)
-        if count >= FEWEST and (late or count in LOOKS):
-            ratio, low, high = median_interval(calm.ratios)
-            if late or count >= LOOKS[-1] or high - low <= HALF_WIDTH * (low + high):
+        is_noisy = len(counted) < FEWEST or not pace.is_reached(counted)
+        if not is_noisy and spent >= least and (len(counted) >= look or spent > seconds):
+            ratio, low, high = median_interval([each.ratio for each in counted])
+            look = next(looks, 0)
+            if spent > seconds or not look or high - low <= HALF_WIDTH * (low + high):
                 break
-        elif spent > seconds + PATIENCE_S and len(every.ratios) >= FEWEST:
-            ratio, low, high = median_interval(every.ratios)
+        elif spent > PATIENCE * seconds and len(every) >= 2 * FEWEST:
+            counted = _enough(counted, calm, every)
+            ratio, low, high = median_interval([each.ratio for each in counted])
             break
-        before, sessions = sessions, pair.fresh()
-        if sessions[0] is not before[0]:
+        if pair.renew():
             for which in rng.permutation(2):  # the last to be called has the caches to itself
-                timed(sessions[which], feeds[which], min(CALLS, plan.calls + 1))
-    is_noisy = len(calm.ratios) < FEWEST
-    counted = every if is_noisy else calm
-    p50, p90 = np.quantile(counted.calls, [0.5, 0.9])
-    return Timing(
-        batch_size=batch_size,
-        milliseconds=float(p50) * 1e3,
-        ratio=ratio,
-        low=low,
-        high=high,
-        blocks=counted.blocks,
-        p90_ms=float(p90) * 1e3,
-        noisy=is_noisy,
-    )
+                timed(pair.sessions[which], feeds[which], min(CALLS, plan.unheard + plan.calls))
+    pace.note(calm)
+    low, high = widened(ratio, low, high, MOMENT)
+    p50, p90, count = _summary(counted)
+    return Timing(batch_size, p50, ratio, low, high, count, p90_ms=p90, noisy=is_noisy)
 
 
 def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
@@ -272,12 +276,32 @@ def time_baseline(baseline: Session, feed: Feed, batch_size: int) -> Timing:
     feed = renamed(feed, baseline.input_names)
     fastest = _warm_up(baseline, feed)
     plan = _plan([fastest, fastest])
-    calls: list[Call] = []
-    blocks = LOOKS[0] * plan.blocks
-    for _ in range(blocks):
-        calls += _run(baseline, feed, plan)
-    p50, p90 = np.quantile(undisturbed(calls) or seconds_of(calls), [0.5, 0.9])
-    return Timing(batch_size, float(p50) * 1e3, 1.0, 1.0, 1.0, blocks, p90_ms=float(p90) * 1e3)
+    calm: list[Round] = []
+    every: list[Round] = []
+    for _ in range(LOOKS[0]):
+        runs = [_run(baseline, feed, plan) for _ in range(plan.blocks)]
+        _add(calm, [(undisturbed(run), undisturbed(run)) for run in runs])
+        _add(every, [(seconds_of(run), seconds_of(run)) for run in runs])
+    p50, p90, blocks = _summary(_enough(at_full_speed(calm), calm, every))
+    return Timing(batch_size, p50, 1.0, 1.0, 1.0, blocks, p90_ms=p90)
+
+
+def _add(rounds: list[Round], blocks: Sequence[Block]) -> None:
+    found = round_of(blocks)
+    if found is not None:
+        rounds.append(found)
+
+
+def _enough(*choices: list[Round]) -> list[Round]:
+    """The first with rounds enough for an interval, else the last."""
+    return next((rounds for rounds in choices if len(rounds) >= FEWEST), choices[-1])
+
+
+def _summary(rounds: Sequence[Round]) -> tuple[float, float, int]:
+    """Median and 90th percentile of the candidate's calls, in ms, and the number of blocks."""
+    calls = [call for each in rounds for call in each.calls]
+    p50, p90 = np.quantile(calls, [0.5, 0.9])
+    return float(p50) * 1e3, float(p90) * 1e3, sum(each.blocks for each in rounds)
 
 
 def _with_excess(timing: Timing, excess: float) -> Timing:

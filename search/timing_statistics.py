@@ -9,6 +9,9 @@ from functools import cache
 # Of a two-sided interval, on either side: less than the 2.5 % of the level that is promised, for
 # whoever stops when an interval is narrow chooses those that are too narrow.
 TAIL = 0.02
+# Of a log ratio: by how much timings of one file at two moments may differ beyond what their
+# rounds show; see docs/measuring.md for how it was found.
+MOMENT = 0.004
 FEWEST = 6  # the median of fewer values has no interval of that level
 
 

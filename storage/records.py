@@ -39,7 +39,7 @@ class Measurement:
         low: Lower end of a confidence interval, where one is known.
         high: Its upper end.
         n: Samples, or repetitions of a timing, behind the value.
-        noisy: Timed beside other work, so that its interval may be off.
+        noisy: Timed beside other work, ours or a neighbour's, so that its interval may be off.
         level: Of the interval, two-sided: 0.90 is two one-sided bounds of 95 %.
     """
 
