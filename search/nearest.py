@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The rows with the least total shortfall, and how the first of them does.
+    """The rows with the least total shortfall, after any preferred ones, and how the first does.
 
     A limit binds if rows would meet all the others. Where there is none such, the one that the
     nearest row breaks most binds: more than one limit is in the way then.
@@ -56,16 +56,20 @@ class Nearest:
 
 
 def nearest(
-    limits: Sequence[Expression], facts: Mapping[int, Mapping[str, Any]], most: int
+    limits: Sequence[Expression],
+    facts: Mapping[int, Mapping[str, Any]],
+    most: int,
+    preferred: Container[int] = (),
 ) -> Nearest:
     """The rows that come nearest to meeting the limits, none of which meets them all.
 
     Args:
         facts: Values by name, by the number of the row; ties keep their order.
         most: Rows that are wanted.
+        preferred: Numbers of rows that come before all others.
     """
     off = {number: [shortfall(x, row) for x in limits] for number, row in facts.items()}
-    numbers = sorted(off, key=lambda number: sum(off[number]))[:most]
+    numbers = sorted(off, key=lambda n: (n not in preferred, sum(off[n])))[:most]
     if not numbers:
         return Nearest((), 0, ())
     # Of each row how many limits it breaks: without one of them, it must break no other.

@@ -147,7 +147,8 @@ def ranked(asked: Question, facts: Facts) -> Ranking:
     if kept and broken.all():  # or none of them meets `where`
         by_value = dict(zip(kept, _column(facts, asked.sort, kept), strict=True))
         by_sort = sorted(kept, key=lambda n: sign * float(by_value[n]))
-        close = nearest(asked.limits, {n: facts.row(n) for n in by_sort}, NEAREST)
+        found = frozenset() if where is None else frozenset(meeting)  # and broke a constraint
+        close = nearest(asked.limits, {n: facts.row(n) for n in by_sort}, NEAREST, found)
     return Ranking(tuple(meeting[i] for i in order), len(facts.numbers), lacking, close)
 
 

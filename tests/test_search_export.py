@@ -33,10 +33,10 @@ def test_the_exported_files_are_the_measured_ones(results, tmp_path):
     assert "onnxruntime" in manifest["versions"]
 
 
-def test_the_five_lines_of_the_manifest_load_the_file(results, tmp_path):
+def test_the_lines_of_the_manifest_load_the_file_as_it_was_measured(results, tmp_path):
     folder = export(results, results.front()[0].number, tmp_path / "out")
     lines = json.loads((folder / "manifest.json").read_text())["how_to_load"]
-    assert len(lines) == 5
+    assert len(lines) == 6
     name = lines[-1].split('{"')[1].split('"')[0]
     program = "\n".join(
         [
@@ -44,6 +44,10 @@ def test_the_five_lines_of_the_manifest_load_the_file(results, tmp_path):
             f"{name} = np.zeros((3, 1, 8, 8), np.float32)",
             *lines,
             "assert outputs[0].shape == (3, 4)",
+            "assert options.inter_op_num_threads == options.intra_op_num_threads == 1",
+            "spinning = 'session.intra_op.allow_spinning'",
+            "assert options.get_session_config_entry(spinning) == '0'",
+            "assert session.get_providers() == ['CPUExecutionProvider']",
             "assert 'torch' not in sys.modules",
         ]
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROTOBUF_LIMIT_BYTES = 1_900_000_000
+NO_SPINNING = ("session.intra_op.allow_spinning", "0")
+PROVIDERS = ["CPUExecutionProvider"]
 
 
 class OnnxRuntime:
@@ -77,8 +79,9 @@ class OnnxRuntime:
         return [
             "import onnxruntime",
             "options = onnxruntime.SessionOptions()",
-            f"options.intra_op_num_threads = {threads}",
-            f'session = onnxruntime.InferenceSession("{path.name}", options)',
+            f"options.intra_op_num_threads, options.inter_op_num_threads = {threads}, 1",
+            f"options.add_session_config_entry({NO_SPINNING[0]!r}, {NO_SPINNING[1]!r})",
+            f'session = onnxruntime.InferenceSession("{path.name}", options, {PROVIDERS})',
             f"outputs = session.run(None, {{{feed}}})  # {inputs}",
         ]
 
@@ -90,11 +93,9 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(*NO_SPINNING)
         options.log_severity_level = 4  # errors come as exceptions, once
-        self._session = ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = ort.InferenceSession(str(path), options, PROVIDERS)
         self.input_names = [value.name for value in self._session.get_inputs()]
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> Any:
