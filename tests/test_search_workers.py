@@ -34,6 +34,7 @@ MB = 10**6
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
     """No open file, no process, no zombie."""
+    gc.collect()  # what earlier tests have left to be collected is not ours
     files, processes = _open_files(), _children()
     yield
     gc.collect()
