@@ -31,7 +31,7 @@ from .terminal import CONTEXT_SETTINGS, markdown_table, show
 BLOCKS = 20  # of a chain; one more is 5 % more work
 FEW = 3  # so many blocks are a file that was compressed well
 BUSY = "while True: sum(range(10_000))"
-PART_S = 0.2
+PART_S = 0.2  # of a part of the long run
 SESSION = 40  # timings of a timing process, which begins with a control
 Process = subprocess.Popen[bytes]
 
