@@ -191,6 +191,7 @@ def train_once(
             log.warning("%s is damaged (%s); training again", path, error)
         else:
             return model.eval()
+    log.info("training the model, once; its weights will be kept as %s", path)
     with seeded(seed):
         train(model)
     folder.mkdir(parents=True, exist_ok=True)

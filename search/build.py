@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from storage.database import files_folder
 from storage.lease import new_owner
 from storage.store import check_new_study
 
+from .changes import warn_of_changes, warn_of_idle_workers
 from .config import StudyConfig, load_config, parse_config, store_url
 from .dispatch import Dispatcher
 from .errors import ConfigError, NasliteError, Problem
@@ -28,8 +28,6 @@ from .warm_start import of_baseline
 
 if TYPE_CHECKING:
     from .prepare import Prepared
-
-log = logging.getLogger("naslite.search")
 
 Source = str | Path | Mapping[str, Any]
 
@@ -100,12 +98,17 @@ def resume(
     store: str | None = None,
     trials: int | None = None,
     minutes: float | None = None,
+    epochs: int | None = None,
+    where: str | None = None,
     workers: int | None = None,
     observer: Observer | None = None,
 ) -> StudyResults:
     """Continue a study where it was left, with new totals of its budget if they are given.
 
     Args:
+        epochs: Evaluate the rows of the front, or those that meet `where`, once more with so
+            many epochs of each training that has had fewer. They come first, and raise a budget
+            of too few trials. A training goes on from the cached one if its schedule allows that.
         workers: From now on in this session, instead of the config's. What is proposed does not
             depend on it: the study's lag stays as it is.
 
@@ -113,9 +116,13 @@ def resume(
         UnknownStudy, StudyBusy, StoreError
         TaskChanged: The task's files, options, weights or data are not those of the study.
         ConfigError: The task cannot be loaded any more.
+        NasliteError: A total is too low, or nothing can be trained for longer.
     """
+    from .continuing import continued
     from .prepare import prepare_stored
 
+    if where is not None and epochs is None:
+        raise NasliteError("--where chooses the rows of --epochs; give both, or neither")
     opened, study = _stored(store_url(store), name)
     budget = _new_budget(study, trials, minutes)
     if trials is not None:
@@ -126,7 +133,7 @@ def resume(
                 f" already, got {trials}"
             )
     is_asked = any(request.kind != "stop" for request in opened.requests(study))
-    unchanged = budget == (study.trials, study.minutes)
+    unchanged = budget == (study.trials, study.minutes) and epochs is None
     results = StudyResults(opened, name)
     is_over = study.state == "finished" and unchanged and not is_asked
     if is_over and not is_to_measure_again(results):
@@ -143,11 +150,17 @@ def resume(
                 observer.preparing(f"loading task {study.config['task']}")
                 prepared = prepare_stored(study, workers)
                 interrupts.check()
-                _warn_of_changes(study)
-                _warn_of_idle_workers(prepared.config)
+                warn_of_changes(study)
+                warn_of_idle_workers(prepared.config)
                 if budget != (study.trials, study.minutes):
                     number = len(opened.trials(study, stages=False))
                     opened.set_budget(study, owner, *budget, number)
+                if epochs is not None:
+                    pipeline, loaded = prepared.pipeline, prepared.loaded
+                    longer = continued(results, pipeline, loaded, epochs, where)
+                    opened.add_request(study, "continue", {"candidates": longer})
+                    what = f"{len(longer)} row{'s' * (len(longer) != 1)} of {name}"
+                    observer.preparing(f"{what} will be trained to {epochs} epochs")
             now = opened.study(name)
             with study_dispatcher(prepared, files_folder(opened.url)) as dispatcher:
                 return _control(opened, now, owner, prepared, dispatcher, observer, interrupts)
@@ -218,29 +231,6 @@ def _read(
         raw["enqueue"] = [*raw.get("enqueue", []), *enqueue]
     config, problems = parse_config(raw)
     return config, folder, problems, label
-
-
-def _warn_of_changes(study: Study) -> None:
-    """Say what differs from when the study was created: its figures will not compare."""
-    from .environment import cpu_facts, library_versions
-
-    now = {"versions": library_versions(), **cpu_facts()}
-    for name in ("cpu", "isa", "versions"):
-        if study.facts.get(name) != now[name]:
-            log.warning(
-                "study %r was created with %s %s, this is %s: timings and cached stages of the"
-                " two do not compare",
-                *(study.name, name, study.facts.get(name), now[name]),
-            )
-
-
-def _warn_of_idle_workers(config: StudyConfig) -> None:
-    if isinstance(config.lag, int) and config.lag < config.workers:
-        log.warning(
-            "study %r has lag: %d, so of %d workers at most %d will have work; start a new study"
-            " with `workers: %d` to use them all",
-            *(config.study, config.lag, config.workers, config.lag, config.workers),
-        )
 
 
 def _new_study(prepared: Prepared) -> NewStudy:

@@ -13,6 +13,8 @@ from strategies.knobs import PER_LAYER
 from .metrics import BOUNDS_LEVEL
 
 if TYPE_CHECKING:
+    from storage import Trial
+
     from .results import Row, StudyResults
 
 TIMES = "×"  # before a ratio
@@ -24,11 +26,12 @@ def short(results: StudyResults, row: Row) -> str:
     groups: dict[str, list[str]] = {}
     for record in results.study.space:
         name = record["name"]
-        searched = record["kind"] != "choice" or len(record["values"]) > 1
-        if name not in row.trial.candidate or not (searched or row.number == 0):
+        if name not in row.trial.candidate:
             continue
         compressor, _, knob = name.partition(".")
         value, is_layers = row.trial.candidate[name], PER_LAYER in knob
+        if row.number and record["kind"] == "choice" and record["values"] == [value]:
+            continue  # every candidate has it
         if value == record["neutral"] and (is_layers or "active_when" not in record):
             continue
         is_plain = isinstance(value, str) and not is_layers
@@ -42,6 +45,17 @@ def short(results: StudyResults, row: Row) -> str:
         if row.trial.candidate.get(name, neutral) != neutral
     ]
     return " · ".join(fixed) or "uncompressed"
+
+
+def values_text(trial: Trial, names: Iterable[str]) -> list[str]:
+    """What was measured, by metric; "" where it was not, `noisy` where it is not to be trusted."""
+    found = {m.metric: m for m in trial.measurements}
+    return [
+        format_value(name, found[name].value) + " noisy" * found[name].noisy
+        if name in found
+        else ""
+        for name in names
+    ]
 
 
 def format_value(metric: str, value: float) -> str:

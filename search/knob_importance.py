@@ -46,8 +46,9 @@ def importance(
     is taken, and of more than SCREENED knobs those that a random forest uses most; `seed` decides
     both, and the trees.
     """
-    # Without the baseline, which may lie outside the space.
-    complete = [row for row in rows if row.trial.state == "complete" and row.number]
+    # Without the baseline and continued trainings, which may lie outside the space.
+    own = [row for row in rows if row.number and row.trial.origin != "continued"]
+    complete = [row for row in own if row.trial.state == "complete"]
     searched = [k for k in space if k["kind"] != "choice" or len(k["values"]) > 1]
     if not searched:
         return [Importance(metric, {}, "no knob is searched") for metric in metrics]

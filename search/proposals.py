@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +53,7 @@ class Proposals:
         self._enqueued: list[dict[str, Any]] = list(study.config.get("enqueue", ()))
         self._observations: dict[int, Observation] = {}
         self._prefix: list[Observation] = []  # of the first trials, which have all ended
+        self._passed = 0  # how many trials the prefix is of
 
     @property
     def first(self) -> int:
@@ -171,15 +174,20 @@ class Proposals:
     def _split(
         self, trials: Sequence[Trial], lag: int | str
     ) -> tuple[tuple[Observation, ...], Sequence[Trial]]:
-        """The outcomes that the next trial sees, and the other trials."""
+        """The outcomes that the next trial sees, and the other trials.
+
+        Continued trainings are left out: their epochs are not of the strategy's space.
+        """
         if isinstance(lag, str):
-            ended = [trial for trial in trials if trial.state in ENDED_STATES]
-            others = [trial for trial in trials if trial.state not in ENDED_STATES]
+            own = list(filter(_is_own, trials))
+            ended = [trial for trial in own if trial.state in ENDED_STATES]
+            others = [trial for trial in own if trial.state not in ENDED_STATES]
             return tuple(map(self._ended, ended)), others
         visible = max(0, len(trials) - lag + 1)
-        for trial in trials[len(self._prefix) : visible]:
-            self._prefix.append(self._ended(trial))
-        return tuple(self._prefix[:visible]), trials[visible:]
+        self._prefix += map(self._ended, filter(_is_own, trials[self._passed : visible]))
+        self._passed = max(self._passed, visible)
+        count = bisect_left(self._prefix, visible, key=attrgetter("number"))
+        return tuple(self._prefix[:count]), list(filter(_is_own, trials[visible:]))
 
     def _ended(self, trial: Trial) -> Observation:
         found = self._observations.get(trial.number)
@@ -199,6 +207,10 @@ class Proposals:
                 memo=trial.memo,
             )
         return found
+
+
+def _is_own(trial: Trial) -> bool:
+    return trial.origin != "continued"
 
 
 def _pending(trial: Trial) -> Observation:

@@ -23,6 +23,7 @@ from .formats import (
     level_text,
     plain,
     short,
+    values_text,
 )
 from .metrics import BOUNDS_LEVEL
 from .results import Row, StudyResults
@@ -171,10 +172,7 @@ def trials_view(results: StudyResults, rows: Sequence[Row], *, width: int) -> Re
     for row in rows:
         trial = row.trial
         number = f"{trial.number}{'*' if row.on_front else ''}"
-        values = [
-            format_value(name, row.metrics[name]) if name in row.metrics else ""
-            for name in objectives
-        ]
+        values = values_text(trial, objectives)
         seconds = f"{trial.seconds:.1f}"
         cached = f"{sum(stage.cached for stage in trial.stages)}/{len(trial.stages)}"
         cause = trial.cause or "\n".join(line for line in verdict_lines(row) if VIOLATED in line)
@@ -231,7 +229,7 @@ def show_lines(results: StudyResults, row: Row) -> Iterable[Table | str]:
     yield (
         f"trial {trial.number} of {results.name}: {trial.state}"
         f" in {trial.seconds:.1f} s{', on the front' if row.on_front else ''}"
-        f"{', enqueued' if trial.origin == 'enqueued' else ''}"
+        f"{f', {trial.origin}' if trial.origin in ('enqueued', 'continued') else ''}"
         f"{f', attempt {trial.attempt}' if trial.attempt > 1 else ''}"
     )
     yield f"candidate: {short(results, row)}"

@@ -116,6 +116,10 @@ def _knob_axis(knob: Mapping[str, Any], rows: Sequence[Row]) -> Axis:
     values = [row.trial.candidate.get(knob["name"], knob["neutral"]) for row in rows]
     if knob["kind"] != "choice":
         return Axis(knob["name"], tuple(map(float, values)))
-    names = list(map(str, knob["values"]))
-    positions = tuple(float(names.index(str(v))) if str(v) in names else 0.0 for v in values)
+    # Values that are not the knob's own: of the baseline, and of continued trainings.
+    marks = list(dict.fromkeys([*knob["values"], *values]))
+    if not any(isinstance(mark, str) for mark in marks):
+        marks.sort()
+    names = list(map(str, marks))
+    positions = tuple(float(names.index(str(value))) for value in values)
     return Axis(knob["name"], positions, tuple(names))

@@ -157,7 +157,7 @@ def _select(name: str, options: Iterable[str], chosen: str) -> str:
 
 
 def _front_table(report: StudyReport) -> str:
-    title = f"The front: {report.front_size} rows"
+    title = f"The front: {report.front_size} row{'s' * (report.front_size != 1)}"
     if not report.front:
         return _section("The front", '<p class="soft">There is none: no trial is complete.</p>')
     header = ["#", "candidate", *report.constraints, *report.columns]

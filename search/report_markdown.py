@@ -22,7 +22,7 @@ def markdown_report(report: StudyReport) -> str:
         parts.append(f"Trial {found.number}{named}. {escaped(found.rule)}")
     parts += [f"> {escaped(note)}" for note in report.notes]
     for title, body in (
-        (f"The front: {report.front_size} rows", _front(report)),
+        (f"The front: {report.front_size} row{'s' * (report.front_size != 1)}", _front(report)),
         ("How the search went", _progress(report)),
         ("What decides a metric", _importance(report)),
         ("What it cost", _costs(report)),

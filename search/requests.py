@@ -1,10 +1,12 @@
-"""What others ask of a running controller, through the store: stop, extend, enqueue."""
+"""What is asked of a controller through the store: stop, extend, enqueue, continue."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from storage import Request, Store, Study, Trial
 from storage.records import Extension
@@ -82,7 +84,11 @@ class Requests:
                 extension = Extension(number, trials, minutes)
                 asked = replace(asked, extensions=(*asked.extensions, extension))
             elif number >= first:
-                added = self._enqueue(request, number)
+                if request.kind == "continue":
+                    longer = request.payload["candidates"]
+                    added = self._queued(request, number, longer, "continued")
+                else:
+                    added = self._enqueue(request, number)
                 number += len(added)
                 asked = replace(asked, enqueued=(*asked.enqueued, *added))
         # What was enqueued may not fit into the budget: raise it, now or after a crash in between.
@@ -101,9 +107,14 @@ class Requests:
         candidates = resolve(given, self._space, problems)
         for problem in problems:
             log.warning("a candidate that was enqueued is left out: %s", problem)
+        return self._queued(request, number, candidates, "enqueued")
+
+    def _queued(
+        self, request: Request, number: int, candidates: Sequence[dict[str, Any]], origin: str
+    ) -> list[Trial]:
         rows = [(number + i, c, candidate_key(c)) for i, c in enumerate(candidates)]
-        self._store.enqueue(self._study, self._owner, request, rows)
+        self._store.enqueue(self._study, self._owner, request, rows, origin)
         return [
-            Trial(n, "queued", candidate, origin="enqueued", attempt=0, created_at=time.time())
+            Trial(n, "queued", candidate, origin=origin, attempt=0, created_at=time.time())
             for n, candidate, _ in rows
         ]

@@ -8,9 +8,9 @@ from typing import Any
 
 TRIAL_STATES = ("queued", "running", "complete", "refused", "stopped", "failed")
 ENDED_STATES = ("complete", "refused", "stopped", "failed")
-ORIGINS = ("baseline", "strategy", "enqueued")
+ORIGINS = ("baseline", "strategy", "enqueued", "continued")
 STUDY_STATES = ("running", "interrupted", "stopped", "finished", "failed")
-REQUESTS = ("stop", "extend", "enqueue")
+REQUESTS = ("stop", "extend", "enqueue", "continue")
 SPLITS = ("search", "audit")
 
 
@@ -119,7 +119,8 @@ class Trial:
     """A stored trial.
 
     Args:
-        origin: Who chose the candidate: baseline, strategy or enqueued.
+        origin: Who chose the candidate: baseline, strategy, enqueued, or continued (a row of the
+            front with more epochs).
         attempt: How often it was begun.
         deaths: How many of the attempts ended with the death of a worker under a live controller.
     """

@@ -168,15 +168,17 @@ class Store(SharedStore):
         owner: str,
         request: Request,
         rows: Sequence[tuple[int, Mapping[str, Any], str]],
+        origin: str = "enqueued",
     ) -> None:
-        """Answer a request to enqueue with queued trials.
+        """Answer a request to enqueue, or to continue, with queued trials.
 
         Args:
             rows: Number, candidate and candidate key of each.
         """
+        assert origin in ORIGINS, origin
 
         def work(connection: Connection) -> None:
-            writing.insert_queued(connection, study, rows)
+            writing.insert_queued(connection, study, rows, origin)
             writing.mark_handled(connection, request.id, rows[0][0] if rows else None)
 
         self._event("enqueue", study, owner, work)

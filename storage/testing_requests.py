@@ -99,6 +99,15 @@ class RequestContract:
             assert (trial.attempt, trial.deaths, trial.finished_at) == (0, 0, None)
         assert store.requests(study) == []
 
+    def test_queued_trials_tell_who_asked_for_them(self, store: Store) -> None:
+        owner = new_owner()
+        study = store.create_study(new_study("s"), owner)
+        request = _asked(store, study, "continue")
+        store.enqueue(study, owner, request, [(1, CANDIDATE, "a")], "continued")
+        (trial,) = store.trials(study)
+        assert (trial.state, trial.origin) == ("queued", "continued")
+        assert store.requests(study) == []
+
     def test_nothing_may_be_enqueued(self, store: Store) -> None:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)

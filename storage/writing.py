@@ -96,11 +96,14 @@ def insert_trial(connection: Connection, study: Study, row: Mapping[str, Any]) -
 
 
 def insert_queued(
-    connection: Connection, study: Study, rows: Sequence[tuple[int, Mapping[str, Any], str]]
+    connection: Connection,
+    study: Study,
+    rows: Sequence[tuple[int, Mapping[str, Any], str]],
+    origin: str,
 ) -> None:
-    """New trials that somebody enqueued: number, candidate and candidate key of each."""
+    """New trials that somebody asked for: number, candidate and candidate key of each."""
     shared = {"study_id": study.id, "state": "queued", "attempt": 0, "created_at": time.time()}
-    shared |= {"memo": {}, "origin": "enqueued"}
+    shared |= {"memo": {}, "origin": origin}
     trials = [
         {**shared, "number": number, "candidate": dict(candidate), "candidate_key": key}
         for number, candidate, key in rows

@@ -207,10 +207,14 @@ class Trainer:
                 parameter += torch.randn(parameter.shape)
 
 
-def test_train_once_trains_once_and_loads_afterwards(cache):
+def test_train_once_trains_once_and_loads_afterwards(cache, caplog):
+    caplog.set_level("INFO")
     train = Trainer()
     models = [train_once(mlp(), train, content=["v1"]) for _ in range(2)]
     assert train.calls == 1
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "training the model, once"
+    ]
     assert weights_digest(models[0]) == weights_digest(models[1]) != weights_digest(mlp())
     assert not any(model.training for model in models)
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]

@@ -126,6 +126,23 @@ def test_a_trial_that_runs_cannot_be_seen_as_done(study):
     assert [t.number for t in proposals(study, lag=2).view(2, trials, {}).pending] == [1]
 
 
+@pytest.mark.parametrize("lag", [1, 3, 16, "async"])
+def test_continued_trainings_are_not_seen(study, lag):
+    own = [ended(n) for n in range(12)]
+    between = [5, 6, 9]
+    trials = [replace(t, origin="continued") if t.number in between else t for t in own]
+    maker = proposals(study, lag=lag)
+    for number in range(1, 12):
+        there, all_own = (maker.view(number, t, {}) for t in (trials[:number], own[:number]))
+        for found, every in ((there.done, all_own.done), (there.pending, all_own.pending)):
+            assert [t.number for t in found] == [
+                t.number for t in every if t.number not in between
+            ]
+    again = maker.view(11, trials[:11], {}, lag=1)  # all have ended at a barrier
+    assert [t.number for t in again.done] == [0, 1, 2, 3, 4, 7, 8, 10]
+    assert [t.number for t in maker.view(8, trials[:8], {}, lag=3).done] == [0, 1, 2, 3, 4]
+
+
 def test_every_trial_has_its_own_generator(study):
     notes = Notes()
     maker = proposals(study, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `naslite` command. Exit code 0, 2 for an error of the user, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _show_notices()
     try:
         with suppress(io.UnsupportedOperation):  # standard error may be no file
             faulthandler.enable()  # a task that crashes Python leaves a traceback
@@ -97,6 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
+
+
+def _show_notices() -> None:
+    """Let what naslite's own loggers tell come on standard error, where Python has warnings."""
+    logging.getLogger("naslite").setLevel(logging.INFO)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.INFO)
 
 
 def _fail(message: str) -> None:

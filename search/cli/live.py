@@ -15,10 +15,11 @@ from rich.table import Table
 from storage import Study, Trial
 
 from ..config import store_option
+from ..formats import format_value, values_text
 from ..goals import Goals
 from ..jobs import Epoch
 from ..observer import Observer
-from ..report import console, format_value, rows_view
+from ..report import console, rows_view
 from ..results import StudyResults
 
 QUIET_S = 10.0  # after so long without a line, the next epoch of a training is told
@@ -47,7 +48,7 @@ def finish(results: StudyResults) -> None:
     """The front, and where to go from here."""
     out, name = console(), results.name
     front = results.front()
-    title = f"front of {name}: {len(front)} rows"
+    title = f"front of {name}: {len(front)} row{'s' * (len(front) != 1)}"
     out.print(rows_view(results, front, title=title, width=out.width))
     if not any(row.is_feasible for row in front):
         out.print("no trial meets all constraints; these come nearest")
@@ -193,7 +194,8 @@ class LogLines(Progress):
             names = dict.fromkeys(
                 [*self.goals.objectives, *(c.name for c in self.goals.constraints)]
             )
-            what = ", ".join(f"{n} {format_value(n, trial.metrics[n])}" for n in names)
+            values = values_text(trial, names)
+            what = ", ".join(f"{n} {v}" for n, v in zip(names, values, strict=True))
         hits = sum(stage.cached for stage in trial.stages)
         left = self.seconds_left()
         who = f"trial {trial.number}/{self.total}" if trial.number else "baseline"

@@ -17,6 +17,16 @@ from .live import finish, live_observer
 @options.store
 @options.trials
 @options.minutes
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Train the rows of the front for longer, to so many epochs each; they are new trials.",
+)
+@click.option(
+    "--where",
+    metavar="EXPRESSION",
+    help="Of --epochs: the rows that meet this instead of the front, as in `naslite best`.",
+)
 @options.workers
 @options.detach
 def resume(name: str, store: str | None, detach: bool, **given: Any) -> None:
