@@ -14,7 +14,6 @@ from storage.database import files_folder
 from storage.lease import new_owner
 from storage.store import check_new_study
 
-from .changes import warn_of_changes, warn_of_idle_workers
 from .config import StudyConfig, load_config, parse_config, store_url
 from .dispatch import Dispatcher
 from .errors import ConfigError, NasliteError, Problem
@@ -22,7 +21,9 @@ from .heartbeat import heartbeat
 from .interrupts import Interrupts
 from .observer import Observer
 from .pools import baseline_outcome, local_dispatcher, study_dispatcher
+from .questions import question
 from .results import StudyResults
+from .resume_warnings import warn_of_changes, warn_of_idle_workers
 from .retiming import is_to_measure_again
 from .warm_start import of_baseline
 
@@ -107,8 +108,9 @@ def resume(
 
     Args:
         epochs: Evaluate the rows of the front, or those that meet `where`, once more with so
-            many epochs of each training that has had fewer. They come first, and raise a budget
-            of too few trials. A training goes on from the cached one if its schedule allows that.
+            many epochs of each training that has had fewer. They are the next trials of the
+            budget, which they raise if need be. A training goes on from the cached one if its
+            schedule allows that.
         workers: From now on in this session, instead of the config's. What is proposed does not
             depend on it: the study's lag stays as it is.
 
@@ -118,12 +120,13 @@ def resume(
         ConfigError: The task cannot be loaded any more.
         NasliteError: A total is too low, or nothing can be trained for longer.
     """
-    from .continuing import continued
+    from .continuing import longer_candidates
     from .prepare import prepare_stored
 
     if where is not None and epochs is None:
         raise NasliteError("--where chooses the rows of --epochs; give both, or neither")
     opened, study = _stored(store_url(store), name)
+    question(study, where)  # what is wrong with it is said before the task is loaded
     budget = _new_budget(study, trials, minutes)
     if trials is not None:
         done = len(opened.trials(study)) - 1  # without the baseline
@@ -152,12 +155,14 @@ def resume(
                 interrupts.check()
                 warn_of_changes(study)
                 warn_of_idle_workers(prepared.config)
+                longer = []
+                if epochs is not None:  # before anything is changed: there may be nothing to do
+                    pipeline, loaded = prepared.pipeline, prepared.loaded
+                    longer = longer_candidates(results, pipeline, loaded, epochs, where)
                 if budget != (study.trials, study.minutes):
                     number = len(opened.trials(study, stages=False))
                     opened.set_budget(study, owner, *budget, number)
-                if epochs is not None:
-                    pipeline, loaded = prepared.pipeline, prepared.loaded
-                    longer = continued(results, pipeline, loaded, epochs, where)
+                if longer:
                     opened.add_request(study, "continue", {"candidates": longer})
                     what = f"{len(longer)} row{'s' * (len(longer) != 1)} of {name}"
                     observer.preparing(f"{what} will be trained to {epochs} epochs")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .task import LoadedTask
 
 
-def continued(
+def longer_candidates(
     results: StudyResults,
     pipeline: Sequence[Step],
     loaded: LoadedTask,
@@ -25,41 +25,53 @@ def continued(
 ) -> list[dict[str, Any]]:
     """The candidates of some rows with each training of fewer epochs raised to so many.
 
-    The rows are the front, or those that meet `where`. What does not train stays untrained.
-    Candidates that the study has already are left out. They need not lie in the study's space:
-    only their compressors limit their epochs.
+    The rows are the front, or those that meet `where`; what does not train stays untrained. What
+    the study has evaluated, or is about to, is left out. The candidates need not lie in the
+    study's space: only their compressors limit their epochs.
+
+    Returns:
+        None of them if all that are missing wait already, so that asking twice asks once.
 
     Raises:
         ExpressionError: `where` is malformed or names something unknown.
         NasliteError: The study trains nothing, a compressor takes no such number of epochs, or
-            there is no candidate left.
+            no row would be trained for longer.
     """
-    name = results.name
-    trainings = [step for step in pipeline if isinstance(step.compressor, TrainingCompressor)]
-    knobs = [knob for step in trainings if (knob := _checked(step, loaded, epochs))]
-    if not knobs:
-        names = ", ".join(step.name for step in pipeline)
-        raise NasliteError(
-            "--epochs needs a compressor that trains for a number of epochs, such as"
-            f" distillation, got {names} in study {name!r}; leave it away"
-        )
+    knobs = _epoch_knobs(results.name, pipeline, loaded, epochs)
     rows = [row for row in results.best(where) if row.number]
-    known = {candidate_key(row.trial.candidate) for row in results.rows()}
-    found = []
+    wanted: dict[str, dict[str, Any]] = {}
     for row in rows:
         candidate = _raised(row.trial.candidate, knobs, epochs)
-        if candidate_key(candidate) not in known:
-            known.add(candidate_key(candidate))
-            found.append(candidate)
-    if not found:
-        had = [row.trial.candidate.get(knob, 0) for row in rows for knob in knobs]
-        longest = f", the longest training has {max(had)} epochs" if any(had) else ""
-        which = "on the front" if where is None else f"where {where}"
-        raise NasliteError(
-            f"--epochs {epochs} would lengthen no training of {name!r}: {len(rows)} compressed"
-            f" rows {which}{longest}; give more epochs, or choose other rows with --where"
-        )
+        if candidate != row.trial.candidate:
+            wanted[candidate_key(candidate)] = candidate
+    waiting = _keys(results, "queued", "running") | _asked(results)
+    ended = _keys(results, "complete", "refused")
+    found = [c for key, c in wanted.items() if key not in waiting | ended]
+    if not found and waiting.isdisjoint(wanted):
+        raise NasliteError(_nothing(results.name, len(rows), len(wanted), epochs, where))
     return found
+
+
+def _keys(results: StudyResults, *states: str) -> set[str]:
+    return {candidate_key(r.trial.candidate) for r in results.rows() if r.trial.state in states}
+
+
+def _asked(results: StudyResults) -> set[str]:
+    """What was asked for before, and is not a trial yet."""
+    requests = results.store.requests(results.study)
+    payloads = [request.payload for request in requests if request.kind == "continue"]
+    return {candidate_key(c) for payload in payloads for c in payload["candidates"]}
+
+
+def _nothing(name: str, rows: int, known: int, epochs: int, where: str | None) -> str:
+    which = "on the front" if where is None else f"that meet {where}"
+    counted = f"{rows or 'no'} compressed row{'s' * (rows != 1)} {which}"
+    if known:
+        counted += f", of which {known} had so many in other trials"
+    return (
+        f"--epochs {epochs} lengthens no training of {name!r} ({counted}): give more epochs than"
+        " the rows have, or choose rows that train with --where"
+    )
 
 
 def _raised(candidate: Mapping[str, Any], knobs: Sequence[str], epochs: int) -> dict[str, Any]:
@@ -67,17 +79,29 @@ def _raised(candidate: Mapping[str, Any], knobs: Sequence[str], epochs: int) -> 
     return {**candidate, **longer}
 
 
-def _checked(step: Step, loaded: LoadedTask, epochs: int) -> str | None:
-    """The name of the step's knob for epochs; None if it has none.
+def _epoch_knobs(
+    name: str, pipeline: Sequence[Step], loaded: LoadedTask, epochs: int
+) -> list[str]:
+    """The names of the knobs that say how many epochs a compressor trains.
 
     Raises:
-        NasliteError: It takes no such number.
+        NasliteError: There are none, or one takes no such number.
     """
-    for knob in step.compressor.knobs(loaded.model, loaded.task):
-        if knob.name == EPOCHS:
-            try:
-                knob.resolve(epochs)
-            except SpaceError as error:
-                raise NasliteError(f"--epochs, for {step.name}: {error}") from None
-            return f"{step.name}.{EPOCHS}"
-    return None
+    found = []
+    for step in pipeline:
+        if not isinstance(step.compressor, TrainingCompressor):
+            continue
+        for knob in step.compressor.knobs(loaded.model, loaded.task):
+            if knob.name == EPOCHS:
+                try:
+                    knob.resolve(epochs)
+                except SpaceError as error:
+                    raise NasliteError(f"--epochs, for {step.name}: {error}") from None
+                found.append(f"{step.name}.{EPOCHS}")
+    if not found:
+        names = ", ".join(step.name for step in pipeline)
+        raise NasliteError(
+            "--epochs needs a compressor that trains for a number of epochs, such as"
+            f" distillation, got {names} in study {name!r}; leave it away"
+        )
+    return found

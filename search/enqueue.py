@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from strategies.space import Space, SpaceError, Value, candidate_key
 
 from .errors import NasliteError, Problem
 from .registry import unknown_name
+
+log = logging.getLogger("naslite.search")
 
 
 def load_candidates(path: str | Path) -> list[Any]:
@@ -39,7 +42,8 @@ def resolve(
     """The canonical candidates that `entries` mean, in their order; problems join `problems`.
 
     An entry is a candidate, or a trial with a `candidate`; the baseline among trials (number 0)
-    is left out, being trial 0 of every study. A knob that an entry does not give is as little
+    is left out, being trial 0 of every study, and so is a continued training, with a warning,
+    where the space does not have so many epochs. A knob that an entry does not give is as little
     compressed as the space allows; one that would not be active is a problem: somebody who gave
     it meant another candidate.
     """
@@ -59,6 +63,9 @@ def resolve(
             )
             continue
         wrong = _problems(given, space, path)
+        if wrong and entry.get("origin") == "continued":
+            log.warning("%s is left out, being a longer training than this space has", path)
+            continue
         problems += wrong
         if wrong:
             continue

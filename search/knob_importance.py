@@ -47,7 +47,7 @@ def importance(
     both, and the trees.
     """
     # Without the baseline and continued trainings, which may lie outside the space.
-    own = [row for row in rows if row.number and row.trial.origin != "continued"]
+    own = [row for row in rows if row.number and not row.trial.is_continued]
     complete = [row for row in own if row.trial.state == "complete"]
     searched = [k for k in space if k["kind"] != "choice" or len(k["values"]) > 1]
     if not searched:

@@ -79,10 +79,15 @@ class Proposals:
         return 0 if isinstance(self.lag, str) else max(0, number - self.lag + 1)
 
     def seen(self, number: int, trials: Sequence[Trial]) -> Sequence[Trial]:
-        """The trials whose outcomes trial `number` sees, without a barrier."""
+        """The trials whose outcomes trial `number` sees, without a barrier.
+
+        A continued training sees none, and none sees it: somebody has chosen it.
+        """
+        if trials[number].is_continued:
+            return []
         if isinstance(self.lag, str):
-            return [trial for trial in trials if trial.state in ENDED_STATES]
-        return trials[: self.visible(number)]
+            return [t for t in trials if t.state in ENDED_STATES and not t.is_continued]
+        return [t for t in trials[: self.visible(number)] if not t.is_continued]
 
     def proposal(
         self, number: int, trials: Sequence[Trial], memo: Mapping[str, Any]
@@ -179,15 +184,16 @@ class Proposals:
         Continued trainings are left out: their epochs are not of the strategy's space.
         """
         if isinstance(lag, str):
-            own = list(filter(_is_own, trials))
+            own = [trial for trial in trials if not trial.is_continued]
             ended = [trial for trial in own if trial.state in ENDED_STATES]
             others = [trial for trial in own if trial.state not in ENDED_STATES]
             return tuple(map(self._ended, ended)), others
         visible = max(0, len(trials) - lag + 1)
-        self._prefix += map(self._ended, filter(_is_own, trials[self._passed : visible]))
+        new = [self._ended(t) for t in trials[self._passed : visible] if not t.is_continued]
+        self._prefix += new
         self._passed = max(self._passed, visible)
         count = bisect_left(self._prefix, visible, key=attrgetter("number"))
-        return tuple(self._prefix[:count]), list(filter(_is_own, trials[visible:]))
+        return tuple(self._prefix[:count]), [t for t in trials[visible:] if not t.is_continued]
 
     def _ended(self, trial: Trial) -> Observation:
         found = self._observations.get(trial.number)
@@ -207,10 +213,6 @@ class Proposals:
                 memo=trial.memo,
             )
         return found
-
-
-def _is_own(trial: Trial) -> bool:
-    return trial.origin != "continued"
 
 
 def _pending(trial: Trial) -> Observation:

@@ -45,7 +45,7 @@ class Replay:
 
     Args:
         proposals: How many trials the strategy was asked for: all but the baseline and those
-            that were enqueued.
+            that were enqueued or continued.
         budget_changed: The study got another budget before such changes were recorded, so a
             strategy that looks at its budget may propose otherwise.
     """

@@ -120,6 +120,5 @@ def _knob_axis(knob: Mapping[str, Any], rows: Sequence[Row]) -> Axis:
     marks = list(dict.fromkeys([*knob["values"], *values]))
     if not any(isinstance(mark, str) for mark in marks):
         marks.sort()
-    names = list(map(str, marks))
-    positions = tuple(float(names.index(str(value))) for value in values)
-    return Axis(knob["name"], positions, tuple(names))
+    positions = tuple(float(marks.index(value)) for value in values)
+    return Axis(knob["name"], positions, tuple(map(str, marks)))

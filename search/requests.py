@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,11 +83,7 @@ class Requests:
                 extension = Extension(number, trials, minutes)
                 asked = replace(asked, extensions=(*asked.extensions, extension))
             elif number >= first:
-                if request.kind == "continue":
-                    longer = request.payload["candidates"]
-                    added = self._queued(request, number, longer, "continued")
-                else:
-                    added = self._enqueue(request, number)
+                added = self._enqueue(request, number)
                 number += len(added)
                 asked = replace(asked, enqueued=(*asked.enqueued, *added))
         # What was enqueued may not fit into the budget: raise it, now or after a crash in between.
@@ -99,22 +94,30 @@ class Requests:
         return asked
 
     def _enqueue(self, request: Request, number: int) -> list[Trial]:
-        problems: list[Problem] = []
         given = request.payload.get("candidates")
+        if request.kind == "continue":  # made by us; their epochs may lie outside the space
+            candidates = given if isinstance(given, list) else []
+        else:
+            candidates = self._checked(given)
+        # A longer training that is a candidate of the space is one like any other.
+        origins = ["enqueued" if self._space.contains(c) else "continued" for c in candidates]
+        rows = [
+            (number + i, candidate, candidate_key(candidate), origin)
+            for i, (candidate, origin) in enumerate(zip(candidates, origins, strict=True))
+        ]
+        self._store.enqueue(self._study, self._owner, request, rows)
+        return [
+            Trial(n, "queued", candidate, origin=origin, attempt=0, created_at=time.time())
+            for n, candidate, _, origin in rows
+        ]
+
+    def _checked(self, given: object) -> list[dict[str, Any]]:
+        """The candidates of the space among those that somebody gave."""
+        problems: list[Problem] = []
         if not isinstance(given, list):
             problems.append(Problem("candidates", f"must be a list, got {given!r}"))
             given = []
         candidates = resolve(given, self._space, problems)
         for problem in problems:
             log.warning("a candidate that was enqueued is left out: %s", problem)
-        return self._queued(request, number, candidates, "enqueued")
-
-    def _queued(
-        self, request: Request, number: int, candidates: Sequence[dict[str, Any]], origin: str
-    ) -> list[Trial]:
-        rows = [(number + i, c, candidate_key(c)) for i, c in enumerate(candidates)]
-        self._store.enqueue(self._study, self._owner, request, rows, origin)
-        return [
-            Trial(n, "queued", candidate, origin=origin, attempt=0, created_at=time.time())
-            for n, candidate, _ in rows
-        ]
+        return list(candidates)

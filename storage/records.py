@@ -119,8 +119,8 @@ class Trial:
     """A stored trial.
 
     Args:
-        origin: Who chose the candidate: baseline, strategy, enqueued, or continued (a row of the
-            front with more epochs).
+        origin: Who chose the candidate: baseline, strategy, enqueued, or continued (a row with
+            more epochs than the study's space has).
         attempt: How often it was begun.
         deaths: How many of the attempts ended with the death of a worker under a live controller.
     """
@@ -141,6 +141,11 @@ class Trial:
     reused_study: str = ""
     created_at: float = 0.0
     finished_at: float | None = None
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether it has more epochs than the study's space; strategies do not see it."""
+        return self.origin == "continued"
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -167,18 +167,17 @@ class Store(SharedStore):
         study: Study,
         owner: str,
         request: Request,
-        rows: Sequence[tuple[int, Mapping[str, Any], str]],
-        origin: str = "enqueued",
+        rows: Sequence[tuple[int, Mapping[str, Any], str, str]],
     ) -> None:
         """Answer a request to enqueue, or to continue, with queued trials.
 
         Args:
-            rows: Number, candidate and candidate key of each.
+            rows: Number, candidate, candidate key and origin of each.
         """
-        assert origin in ORIGINS, origin
+        assert all(row[3] in ORIGINS for row in rows), rows
 
         def work(connection: Connection) -> None:
-            writing.insert_queued(connection, study, rows, origin)
+            writing.insert_queued(connection, study, rows)
             writing.mark_handled(connection, request.id, rows[0][0] if rows else None)
 
         self._event("enqueue", study, owner, work)

@@ -224,7 +224,7 @@ def script(store: Store, folder: Path) -> Iterator[Step]:
     yield lambda: store.add_request(study, "stop")
     extend, enqueue, stop = store.requests(study)
     yield lambda: store.extend(study, first, extend, 9, None, 1)
-    rows = [(1, CANDIDATE, "d"), (2, {}, "e")]
+    rows = [(1, CANDIDATE, "d", "enqueued"), (2, {}, "e", "continued")]
     yield lambda: store.enqueue(study, first, enqueue, rows)
     yield lambda: store.propose(study, first, 3, CANDIDATE, "f", study_memo={"b": 3})
     yield lambda: store.restart(study, first, 3, died=True)

@@ -182,7 +182,7 @@ class OwnerContract:
             lambda: store.update_session(study, owner, {}),
             lambda: store.handle_request(study, owner, request),
             lambda: store.extend(study, owner, request, 99, None, 2),
-            lambda: store.enqueue(study, owner, request, [(2, {}, "key")]),
+            lambda: store.enqueue(study, owner, request, [(2, {}, "key", "enqueued")]),
         ]
         for write in writes:
             with pytest.raises(StudyBusy, match="study 's' was taken over or removed"):

@@ -90,22 +90,17 @@ class RequestContract:
         study = store.create_study(new_study("s"), owner)
         propose(store, study, owner, 0)
         request = _asked(store, study, "enqueue")
-        store.enqueue(study, owner, request, [(1, CANDIDATE, "a"), (2, {}, "b")])
+        store.enqueue(
+            study, owner, request, [(1, CANDIDATE, "a", "enqueued"), (2, {}, "b", "continued")]
+        )
         _, first, second = store.trials(study)
 
         assert [(t.number, t.candidate) for t in (first, second)] == [(1, CANDIDATE), (2, {})]
+        assert [t.origin for t in (first, second)] == ["enqueued", "continued"]
+        assert [t.is_continued for t in (first, second)] == [False, True]
         for trial in (first, second):
-            assert (trial.state, trial.origin, trial.memo) == ("queued", "enqueued", {})
+            assert (trial.state, trial.memo) == ("queued", {})
             assert (trial.attempt, trial.deaths, trial.finished_at) == (0, 0, None)
-        assert store.requests(study) == []
-
-    def test_queued_trials_tell_who_asked_for_them(self, store: Store) -> None:
-        owner = new_owner()
-        study = store.create_study(new_study("s"), owner)
-        request = _asked(store, study, "continue")
-        store.enqueue(study, owner, request, [(1, CANDIDATE, "a")], "continued")
-        (trial,) = store.trials(study)
-        assert (trial.state, trial.origin) == ("queued", "continued")
         assert store.requests(study) == []
 
     def test_nothing_may_be_enqueued(self, store: Store) -> None:
@@ -120,7 +115,7 @@ class RequestContract:
         owner = new_owner()
         study = store.create_study(new_study("s"), owner)
         request = _asked(store, study, "enqueue")
-        store.enqueue(study, owner, request, [(1, {}, "a"), (2, {}, "b"), (3, {}, "c")])
+        store.enqueue(study, owner, request, [(n, {}, f"key {n}", "enqueued") for n in (1, 2, 3)])
         store.restart(study, owner, 1)
         store.restart(study, owner, 2)
         store.release(study, owner, "interrupted")

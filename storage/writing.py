@@ -98,15 +98,20 @@ def insert_trial(connection: Connection, study: Study, row: Mapping[str, Any]) -
 def insert_queued(
     connection: Connection,
     study: Study,
-    rows: Sequence[tuple[int, Mapping[str, Any], str]],
-    origin: str,
+    rows: Sequence[tuple[int, Mapping[str, Any], str, str]],
 ) -> None:
-    """New trials that somebody asked for: number, candidate and candidate key of each."""
+    """New trials that somebody asked for: number, candidate, candidate key and origin."""
     shared = {"study_id": study.id, "state": "queued", "attempt": 0, "created_at": time.time()}
-    shared |= {"memo": {}, "origin": origin}
     trials = [
-        {**shared, "number": number, "candidate": dict(candidate), "candidate_key": key}
-        for number, candidate, key in rows
+        {
+            **shared,
+            "memo": {},
+            "number": number,
+            "candidate": dict(candidate),
+            "candidate_key": key,
+            "origin": origin,
+        }
+        for number, candidate, key, origin in rows
     ]
     if trials:
         connection.execute(_INSERT_TRIAL, trials)

@@ -77,7 +77,7 @@ class Explored:
         return True
 
     def _has_ended(self, trial: Observation) -> bool:
-        rows = self._rows
+        rows = self._rows  # where numbers are missing, less is remembered
         return trial.number < len(rows) and rows[trial.number] is trial
 
 

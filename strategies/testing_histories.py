@@ -52,17 +52,21 @@ def spaces(draw: st.DrawFn) -> Space:
 
 @st.composite
 def views(draw: st.DrawFn) -> View:
-    """A study at any moment: trials in any state, some pending, none proposed by the strategy."""
+    """A study at any moment: trials in any state, some pending, none proposed by the strategy.
+
+    Some numbers are missing: of longer trainings, which a strategy is not shown.
+    """
     space = draw(spaces())
     objectives = draw(st.integers(1, 3))
     constraints = draw(st.integers(0, 2))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(0, 25))
     trials = [_observed(0, space.baseline(), "complete", objectives, constraints, rng)]
-    for number in range(1, count + 1):
+    hidden = draw(st.sets(st.integers(1, 25), max_size=3))
+    for number in sorted({*range(1, count + 1)} - hidden):
         state = STATES[int(rng.integers(len(STATES)))]
         trials.append(_observed(number, space.sample(rng), state, objectives, constraints, rng))
-    seen = len(trials) - draw(st.integers(0, min(4, count)))
+    seen = len(trials) - draw(st.integers(0, min(4, len(trials) - 1)))
     return View(
         space=space,
         objectives=METRICS[:objectives],

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
 from doubles import SPACE, FormulaBench, control, new_study, table
 
+from compressors.distillation import Distillation
 from search import open_study, run
+from search.continuing import longer_candidates
 from search.formats import short
 from search.knob_importance import importance
+from search.replay import replay
 from search.report_figures import _knob_axis
-from search.results import Row
-from storage import Measurement, Store, Trial
-from strategies.space import Choice, Int, Space
+from search.results import Row, StudyResults
+from search.stages import Step
+from storage import Measurement, Outcome, StageRun, Store, Trial
+from storage.lease import new_owner
+from strategies.space import Choice, Int, Space, candidate_key
 
 CONSTANT = {"epochs": 1, "lr": 0.01, "schedule": "constant"}
 PRUNED = {"structured_pruning.ratio": 0.5}
@@ -78,11 +84,13 @@ def test_the_front_is_trained_on_as_if_it_had_been_trained_so_from_the_beginning
     from_start = {row.trial.artifact.sha256 for row in whole.rows()}
     assert {row.trial.artifact.sha256 for row in longer} <= from_start
 
-    line = one_line(naslite("resume", "toy", "--epochs", 3, "--where", WHERE))
-    assert "--epochs 3 would lengthen no training of 'toy': 4 compressed rows where" in line
-    assert "the longest training has 3 epochs; give more" in line
+    line = one_line(naslite("resume", "toy", "--epochs", 3, "--where", WHERE, "--trials", 9))
+    assert (
+        "--epochs 3 lengthens no training of 'toy' (4 compressed rows that meet"
+        " structured_pruning.ratio == 0.5, of which 2 had so many in other trials)" in line
+    )
     after = open_study("toy")
-    assert (after.study.state, len(after.rows())) == ("finished", len(results.rows()))
+    assert (after.study.state, after.study.trials, len(after.rows())) == ("finished", 4, 5)
 
 
 @pytest.mark.slow
@@ -99,7 +107,7 @@ def test_the_front_is_trained_on_as_if_it_had_been_trained_so_from_the_beginning
         (
             pipeline(epochs=[0, 1]),
             1,
-            "--epochs 1 would lengthen no training of 'toy': ",
+            "--epochs 1 lengthens no training of 'toy' (",
         ),
     ],
 )
@@ -110,6 +118,16 @@ def test_what_cannot_be_trained_for_longer_is_one_line(workspace, naslite, steps
     results = open_study("toy")
     assert (results.state, len(results.rows())) == ("finished", 2)
     assert results.store.requests(results.study) == []
+
+
+def test_what_is_wrong_with_where_is_said_before_the_task_is_loaded(naslite, workspace, finished):
+    (workspace.folder / "naslite.db").unlink(missing_ok=True)
+    line = one_line(
+        naslite(
+            "resume", "toy", "--store", finished.store, "--epochs", 2, "--where", "acuracy > 1"
+        )
+    )
+    assert "acuracy" in line
 
 
 def test_where_goes_with_epochs(naslite, workspace):
@@ -134,9 +152,9 @@ def store(tmp_path):
     return Store(f"sqlite:///{tmp_path / 'a.db'}")
 
 
-def asked(store, name, trials=4):
+def asked(store, name, trials=4, **config):
     """A finished study that was asked to continue two rows."""
-    new_study(store, name, trials=trials)
+    new_study(store, name, trials=trials, **config)
     control(store, name)
     study = store.study(name)
     store.add_request(study, "continue", {"candidates": FOREIGN})
@@ -151,17 +169,72 @@ def test_what_lies_outside_the_space_is_evaluated_and_the_budget_grows(store):
     assert store.study("s").trials == 6
 
 
-def test_the_search_goes_on_as_if_nothing_had_been_continued(store):
-    new_study(store, "plain", trials=10)
-    plain = [trial.candidate for trial in control(store, "plain")]
-    asked(store, "s", trials=4)
+STRATEGIES = [
+    {"name": "random"},
+    {"name": "greedy", "step": "best"},
+    {"name": "greedy", "step": "once", "restarts": True},
+    {"name": "genetic", "population": 4},
+    {"name": "tpe"},
+    {"name": "optuna", "sampler": "grid"},
+]
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: "-".join(map(str, s.values())))
+def test_a_search_goes_on_in_its_own_space_and_can_be_replayed(store, tmp_path, strategy, lag):
+    asked(store, "s", trials=6, strategy=strategy, lag=lag, folder=str(tmp_path))
     control(store)
-    study = store.study("s")
-    store.add_request(study, "extend", {"trials": 12})
-    candidates = [t.candidate for t in control(store) if t.origin != "continued"]
-    assert len(candidates) == 11
-    assert {str(c) for c in candidates[:5]} == {str(c) for c in plain[:5]}
-    assert all(SPACE.contains(candidate) for candidate in candidates)
+    store.add_request(store.study("s"), "extend", {"trials": 14})
+    trials = control(store)
+    assert [trial.number for trial in trials if trial.is_continued] == [7, 8]
+    later = [trial for trial in trials[9:] if trial.origin == "strategy"]
+    assert later
+    assert all(SPACE.contains(trial.candidate) for trial in later)
+    keys = [str(trial.candidate) for trial in trials]
+    assert len(set(keys)) == len(keys)
+    found = replay("s", store=store.url)
+    assert found.differences == ()
+    assert found.proposals == len(trials) - 3
+
+
+def test_a_longer_training_that_lies_in_the_space_is_a_candidate_like_any_other(store):
+    new_study(store, trials=1)
+    control(store)
+    inside = SPACE.at(13)
+    store.add_request(store.study("s"), "continue", {"candidates": [inside, *FOREIGN]})
+    trials = control(store)
+    origins = ["enqueued", "continued", "continued"]
+    assert [(t.candidate, t.origin) for t in trials[2:]] == list(
+        zip([inside, *FOREIGN], origins, strict=True)
+    )
+
+
+def test_no_rule_gives_a_continued_training_up_nor_judges_by_it(store):
+    new_study(store, trials=2, stop={"rule": "median"})
+    control(store, bench=Peers())
+    store.add_request(store.study("s"), "continue", {"candidates": FOREIGN})
+    store.add_request(store.study("s"), "extend", {"trials": 6})
+    bench = Peers()
+    trials = control(store, bench=bench)
+    longer = [t for t in trials if t.is_continued]
+    later = trials[longer[-1].number + 1 :]
+    assert len(longer) == len(later) == 2
+    assert [len(bench.peers[str(dict(t.candidate))]) for t in longer] == [0, 0]
+    assert [len(bench.peers[str(dict(t.candidate))]) for t in later] == [3, 4]
+
+
+class Peers(FormulaBench):
+    """Trains every candidate, and keeps by which trainings it was to be judged."""
+
+    def __init__(self):
+        super().__init__()
+        self.peers = {}
+
+    def build(self, candidate, peers=None, *, progress):
+        self.peers[str(dict(candidate))] = peers
+        built = super().build(candidate, progress=progress)
+        key = str(sorted(candidate.items()))
+        return replace(built, stages=(StageRun("train", key, {}, 0.1, False, "", 1, (0.5,)),))
 
 
 @pytest.mark.parametrize("killed_in", [1, 2])
@@ -178,6 +251,34 @@ def test_a_study_killed_among_them_resumes_to_the_same_table(store, killed_in):
     with pytest.raises(KeyboardInterrupt):
         control(store, "cut", bench=bench)
     assert table(control(store, "cut")) == expected
+
+
+# Asking twice
+
+
+def test_what_waits_already_is_not_asked_for_again(study):
+    """As after a kill between the request and its handling, or among the trainings."""
+    step = Step("distillation", Distillation())
+    loaded = SimpleNamespace(model=None, task=None)
+
+    def longer():
+        return longer_candidates(StudyResults(study.store, "toy"), [step], loaded, 3, WHERE)
+
+    wanted = longer()
+    assert [c["distillation.epochs"] for c in wanted] == [3, 3]
+    study.store.add_request(study.study, "continue", {"candidates": wanted[:1]})
+    assert longer() == wanted[1:]
+    owner = new_owner()
+    study.store.claim(study.study, owner)
+    (request,) = study.store.requests(study.study)
+    rows = [(3 + i, c, candidate_key(c), "continued") for i, c in enumerate(wanted)]
+    study.store.enqueue(study.study, owner, request, rows)
+    assert longer() == []  # to go on with, not to refuse
+    study.store.finish(study.study, owner, 3, Outcome("stopped", "limits.timeout"))
+    study.store.finish(study.study, owner, 4, Outcome("refused", "why"))
+    assert longer() == wanted[:1]
+    study.store.add_request(study.study, "continue", {"candidates": wanted[:1]})
+    assert longer() == []
 
 
 # In what people read
@@ -203,6 +304,8 @@ def test_an_axis_has_a_place_for_values_that_are_not_its_knobs():
     axis = _knob_axis(EPOCHS.to_json(), rows)
     assert axis.names == ("0", "2", "8", "20")
     assert axis.values == (2.0, 3.0, 0.0, 1.0)
+    halves = Choice(name="train.epochs", values=(0.0, 0.5), neutral=0)
+    assert _knob_axis(halves.to_json(), [row_of(1), row_of(2, epochs=0.5)]).values == (0.0, 1.0)
     words = Choice(name="train.epochs", values=("few", "many"), neutral="none")
     axis = _knob_axis(words.to_json(), [row_of(1, epochs="many"), row_of(2)])
     assert (axis.names, axis.values) == (("few", "many", "none"), (1.0, 2.0))

@@ -42,7 +42,7 @@ for write in (
     lambda: store.restart(study, owner, 1, died=True),
     lambda: store.handle_request(study, owner, request, 3),
     lambda: store.extend(study, owner, request, 9, None, 3),
-    lambda: store.enqueue(study, owner, request, [(4, {}, "key")]),
+    lambda: store.enqueue(study, owner, request, [(4, {}, "key", "enqueued")]),
     lambda: store.set_budget(study, owner, 9, None, 3),
     lambda: store.renew(study, owner),
     lambda: store.release(study, owner, "finished"),

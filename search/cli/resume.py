@@ -30,7 +30,8 @@ from .live import finish, live_observer
 @options.workers
 @options.detach
 def resume(name: str, store: str | None, detach: bool, **given: Any) -> None:
-    """Continue the study NAME where it was left; --trials and --minutes are new totals."""
+    """Continue the study NAME where it was left; --trials and --minutes are new totals, --epochs
+    trains what it has found for longer."""
     url = store_url(store)
     if detach:
         from storage import Store

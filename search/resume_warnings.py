@@ -1,4 +1,4 @@
-"""What is different when a study is resumed, said in its log."""
+"""Warnings of what is different when a study is resumed."""
 
 from __future__ import annotations
 
