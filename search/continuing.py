@@ -30,7 +30,7 @@ def longer_candidates(
     study's space: only their compressors limit their epochs.
 
     Returns:
-        None of them if all that are missing wait already, so that asking twice asks once.
+        Nothing if all that are missing wait already, so that asking twice asks once.
 
     Raises:
         ExpressionError: `where` is malformed or names something unknown.
