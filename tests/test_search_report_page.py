@@ -6,7 +6,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from reported import BASELINE, complete, stored
 
-from benchmarks.storing import OurStudy
+from benchmarks.free_study import OurStudy
 from search.report_html import html_report
 from search.study_report import study_report
 from storage import Outcome

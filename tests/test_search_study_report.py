@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reported import BASELINE, complete, stored
 
-from benchmarks.storing import OurStudy
+from benchmarks.free_study import OurStudy
 from search.jobs import Control
 from search.report_html import html_report
 from search.report_markdown import markdown_report
