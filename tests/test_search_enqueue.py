@@ -75,6 +75,14 @@ def test_trial_records_are_taken_and_the_baseline_among_them_is_left_out():
     assert resolved(*records) == [{"prune.ratio": 0.2, "quantize.scheme": "none"}]
 
 
+def test_a_longer_training_than_the_space_has_is_left_out_with_a_warning(caplog):
+    outside = {"number": 7, "origin": "continued", "candidate": {"prune.ratio": 0.9}}
+    inside = {"number": 8, "origin": "continued", "candidate": {"prune.ratio": 0.5}}
+    assert resolved(outside, inside) == [{"prune.ratio": 0.5, "quantize.scheme": "none"}]
+    assert "enqueue.0 is left out, being a longer training than this space has" in caplog.text
+    assert problems({**outside, "origin": "strategy"}) != []
+
+
 def test_a_baseline_that_the_space_does_not_hold_is_no_obstacle():
     space = Space([Choice(name="a.scheme", values=("static", "dynamic"), neutral="none")])
     found = []
