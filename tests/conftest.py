@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -32,6 +33,7 @@ LONGEST = [
         "benchmarks_coverage",
         "reliability_workers",
         "search_stop_studies",
+        "search_continuing",
         "reliability_store",
     )
 ]
@@ -58,6 +60,15 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a task puts its folder on the path; the next test starts without it."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture(autouse=True)
+def _own_log_level() -> Iterator[None]:
+    """The command line lets notices through; the next test starts without them."""
+    logger = logging.getLogger("naslite")
+    kept = logger.level
+    yield
+    logger.setLevel(kept)
 
 
 @pytest.fixture(autouse=True)
