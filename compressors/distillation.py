@@ -92,9 +92,15 @@ class Distillation:
             output_distance if options["loss"] == "mse" else _softened(options["temperature"])
         )
 
+        seen: list[Any] = []  # by the student, augmentation in `inputs` included
+
+        def inputs(batch: Any) -> Any:
+            seen[:] = [task.inputs(batch)]
+            return seen[0]
+
         def loss(outputs: Any, batch: Any) -> torch.Tensor:
             with torch.no_grad():
-                targets = forward(teacher, task.inputs(batch))
+                targets = forward(teacher, seen[0])
             far = distance(outputs, targets)
             if alpha == 1:  # then a task needs no labels
                 return far
@@ -109,7 +115,7 @@ class Distillation:
                 student,
                 task.train_batches,
                 loss,
-                inputs=task.inputs,
+                inputs=inputs,
                 epochs=options["epochs"],
                 lr=options["lr"],
                 weight_decay=options["weight_decay"],

@@ -77,9 +77,14 @@ def agreements(
 
 
 def _nearer(first: Measurement, again: Measurement, found: Measurement) -> Measurement:
-    """The stored timing that is nearer to the one found, or what was found if it lies between."""
+    """The stored timing that is nearer to the one found, or what was found if it lies between;
+    the second one where the first was disturbed."""
     low, high = sorted((first.value, again.value))
-    return replace(first, value=min(max(found.value, low), high))
+    if low <= found.value <= high and not first.noisy:
+        return replace(first, value=found.value)
+    timings = [again] if first.noisy else [first, again]
+    nearer = min(timings, key=lambda timing: abs(timing.value - found.value))
+    return replace(nearer, metric=first.metric)
 
 
 def joint(stored: Measurement, found: Measurement, ratios: int = 1) -> bool:
@@ -115,7 +120,7 @@ def _judged(
         return a.low <= b.value <= a.high, "another machine: in the stored interval"
     if name.startswith(RATIO):
         if a.noisy or b.noisy:
-            return None, "timed beside other work"
+            return None, "a timing was disturbed"
         if None in (a.low, a.high, b.low, b.high):
             return None, "no interval"
         return joint(a, b, ratios), "within the joint interval"

@@ -128,7 +128,11 @@ def parse(text: str, known: Iterable[str] | None = None) -> Expression:
     if known is not None:
         names = set(known)
         for name in sorted(expression.names() - names):
-            raise ExpressionError(unknown_name("metric", name, names) + f" (in {text!r})")
+            whole = sorted(k for k in names if k.endswith(f".{name}"))
+            said = unknown_name("metric", name, names)
+            if whole:
+                said = f"unknown metric {name!r}; a knob is named in full: {', '.join(whole)}"
+            raise ExpressionError(f"{said} (in {text!r})")
     return expression
 
 
@@ -214,6 +218,21 @@ def violations(constraint: Comparison, values: np.ndarray) -> np.ndarray:
     return excess
 
 
+def _hint(rest: str) -> str:
+    """What somebody should write instead of something that cannot be read."""
+    if rest.startswith("%") or re.match(r"[\d.]+\s*%", rest):
+        return "write a share as a number, 0.01 for 1 %"
+    if re.match(r"[\d.]*\s*[kMG]i?B?\b", rest):
+        return "write sizes in bytes, 60e3 for 60 kB"
+    if re.match(r"=(?![=<>])", rest):
+        return "write == for equal"
+    if re.match(r"=[<>]", rest):
+        return "write <= or >="
+    if re.match(r"[<>]=?\s*[-+\d.]", rest):
+        return "write two comparisons, joined by and"
+    return _FORM
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -226,8 +245,9 @@ class _Parser:
             match = _TOKEN.match(stripped, position)
             if match is None or match.lastgroup is None:
                 at = len(stripped[position:]) - len(stripped[position:].lstrip()) + position
+                hint = _hint(stripped[at:])
                 raise ExpressionError(
-                    f"cannot read {text!r} at {stripped[at:]!r} (character {at + 1}); {_FORM}"
+                    f"cannot read {text!r} at {stripped[at:]!r} (character {at + 1}); {hint}"
                 )
             kind = match.lastgroup
             self.tokens.append((kind, match[kind], match.start(kind)))
@@ -244,10 +264,10 @@ class _Parser:
     def error(self, expected: str) -> ExpressionError:
         if self.next < len(self.tokens):
             at = self.tokens[self.next][2]
-            where = f"at {self.text[at:]!r} (character {at + 1})"
+            where, hint = f"at {self.text[at:]!r} (character {at + 1})", _hint(self.text[at:])
         else:
-            where = "at the end"
-        return ExpressionError(f"{expected} {where} of {self.text!r}; {_FORM}")
+            where, hint = "at the end", _FORM
+        return ExpressionError(f"{expected} {where} of {self.text!r}; {hint}")
 
     def expression(self) -> Expression:
         return self.joined("or", self.term)

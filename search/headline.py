@@ -115,7 +115,7 @@ def _speed(found: Mapping[str, Measurement]) -> str:
     if ratio is None or ratio.value <= 0:
         return ""
     said, low, high = speed(ratio), ratio.low, ratio.high
-    noisy = ", timed beside other work" * ratio.noisy
+    noisy = ", the timing was disturbed" * ratio.noisy
     if said == SLOWER:
         return f"{digits(ratio.value)}{TIMES} slower{_interval(low, high)}{noisy}"
     speedup = _interval(1 / high if high else None, 1 / low if low else None) + noisy

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from storage import StudySummary
 
+from .expressions import parse_constraint, violation
 from .formats import (
     as_csv,
     as_json,
@@ -25,7 +26,7 @@ from .formats import (
     short,
     values_text,
 )
-from .metrics import BOUNDS_LEVEL
+from .metrics import AUDIT, BOUNDS_LEVEL, audit_names
 from .results import Row, StudyResults
 from .verdicts import PROVEN, VIOLATED, speed
 
@@ -79,7 +80,7 @@ def rows_view(
     baseline = results.baseline()
     reference = baseline.metrics if baseline else {}
     names = results.shown(more)
-    notes = _notes(rows, names, marked)
+    notes = [*_notes(rows, names, marked), *audit_lines(results, rows)]
     table = _rows_table(results, rows, names, reference, title, marked)
     if _fits(table, width):
         return Group(table, *notes)
@@ -90,7 +91,27 @@ def rows_view(
         lines += [f"\n#{row.number} {short(results, row)}", f"   {', '.join(shown)}"]
         lines += [f"   {line}" for line in verdict_lines(row)]
         lines += [f"   {marked[row.number]}"] if row.number in marked else []
-    return Group(*lines, "")
+    return Group(*lines, "", *audit_lines(results, rows))
+
+
+def audit_lines(results: StudyResults, rows: Sequence[Row]) -> list[str]:
+    """Which rows keep to a limit of the score in the search, and break it in the audit."""
+    audited = audit_names(results.study.facts["score_name"])
+    found = []
+    for limit in dict.fromkeys(limit for row in rows for limit in row.verdicts):
+        constraint = parse_constraint(limit)
+        name = f"{AUDIT}{constraint.name}"
+        broken = [
+            f"#{row.number} ({format_value(name, row.metrics[name])})"
+            for row in rows
+            if row.verdicts.get(limit, VIOLATED) != VIOLATED
+            and name in audited
+            and name in row.metrics
+            and violation(constraint, row.metrics[name])
+        ]
+        if broken:
+            found.append(f"audit: {limit} is broken on unseen data by {', '.join(broken)}")
+    return found
 
 
 def verdict_lines(row: Row) -> list[str]:
@@ -307,5 +328,7 @@ def _verdict(row: Row, limit: str) -> str:
     verdict = row.verdicts[limit]
     if verdict != VIOLATED:
         return verdict
+    if float(limit.rpartition(" ")[2]) == 0:  # there is no share of it
+        return f"{verdict} by {row.violations[limit]:.3g}"
     percent = 100 * row.violations[limit]
     return f"{verdict} by {percent:,.0f} %" if percent >= 100 else f"{verdict} by {percent:.3g} %"

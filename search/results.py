@@ -11,7 +11,7 @@ from storage import Facts, Store, Study, Trial, UnknownTrial
 from .goals import Goals
 from .metrics import drop_name, metric_names
 from .questions import Question, Ranking, known_metrics, question, ranked
-from .verdicts import NOT_PROVEN, verdict
+from .verdicts import NOT_PROVEN, verdict_of
 
 MAIN = ("size_bytes", "latency_ms", "latency_ratio", "macs")
 
@@ -259,9 +259,7 @@ class StudyResults:
             broken,
             trial.number in on_front,
             {
-                str(limit): verdict(limit, measured[limit.name])
-                if limit.name in measured
-                else NOT_PROVEN
+                str(limit): verdict_of(limit, measured) if limit.name in measured else NOT_PROVEN
                 for limit in limits
             },
         )

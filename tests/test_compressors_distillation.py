@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from assets.toy_models import TaskOf, TwoHeads, mlp
-from assets.toy_task import Toy, toy_task
+from assets.toy_task import Toy, ToyNet, toy_task
 from torch.nn.functional import cross_entropy
 
 from compressors.base import Context, Refused
@@ -148,6 +148,25 @@ def test_a_perturbed_student_moves_towards_the_teacher(tmp_path, options):
     student = perturbed(toy.model())
     result = distilled(student, toy.model(), toy, tmp_path, epochs=8, **options)
     assert distance(result, toy.model(), toy) < 0.5 * distance(student, toy.model(), toy)
+
+
+def test_the_teacher_sees_what_the_student_sees_whatever_is_drawn_for_it(tmp_path):
+    class Noisy(Toy):
+        def inputs(self, batch):
+            return batch[0] + torch.randn_like(batch[0])
+
+    class Watched(ToyNet):
+        def forward(self, images):
+            seen[self.training].append(images.clone())
+            return super().forward(images)
+
+    seen = {True: [], False: []}
+    with seeded(0):
+        model = Watched().eval()
+    distilled(model, model, Noisy(), tmp_path, epochs=2)
+    assert len(seen[True]) == len(seen[False]) == 8
+    for student, teacher in zip(seen[True], seen[False], strict=True):
+        assert torch.equal(student, teacher)
 
 
 def test_only_the_teacher_matters_at_alpha_1(tmp_path):

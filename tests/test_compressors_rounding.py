@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from assets.toy_models import TaskOf, conv_net
 from assets.toy_task import toy_task
 from onnx_files import (
@@ -18,8 +19,10 @@ from onnx_files import (
     text_file,
     text_model,
 )
+from torch import nn
 
 from compressors.base import Refused
+from compressors.training import seeded
 from search.runtimes.onnx_graph import count_work
 from search.runtimes.onnx_runtime import OnnxRuntime
 
@@ -217,6 +220,32 @@ def test_op_types_say_which_operators_are_quantized(toy, toy_file, tmp_path):
         assert len(weights) == 4
     assert "Add" not in rounded["conv_matmul"]
     assert {"Add", "AveragePool"} <= rounded["all"]
+
+
+class Joining(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, images):
+        x = self.first(images).relu()
+        both = torch.cat([x, self.second(x).relu()], 1)
+        return self.last(nn.functional.max_pool2d(both, 8).flatten(1))
+
+
+def test_concat_and_pooling_are_quantized_with_all_operators(toy, tmp_path):
+    with seeded(0):
+        model = Joining().eval()
+    path = tmp_path / "model.onnx"
+    OnnxRuntime().export(model, toy.eval_batches()[0][0], path)
+    rounded = {}
+    for op_types in ("conv_matmul", "all"):
+        result = applied(path, {**STATIC, "op_types": op_types}, toy, tmp_path / op_types)
+        read = {tensor for tensor, *_ in quantizers(result, "QuantizeLinear")}
+        rounded[op_types] = {n.op_type for n in nodes(result).values() if read & set(n.output)}
+    assert {"Concat", "MaxPool"} <= rounded["all"]
+    assert "Concat" not in rounded["conv_matmul"]
 
 
 def test_a_network_of_convolutions_alone_is_quantized_statically(toy, tmp_path):

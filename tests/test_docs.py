@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -45,6 +46,16 @@ def test_every_key_plugin_and_metric_is_in_the_reference(generated):
     names = [*StudyConfig.model_fields, *METRICS]
     names += [*strategies.BUILTIN, *compressors.BUILTIN, *runtimes.BUILTIN]
     assert [name for name in names if f"`{name}`" not in generated] == []
+
+
+def test_every_option_of_a_compressor_is_explained():
+    page = (REPOSITORY / "docs" / "compressors.md").read_text()
+    for name in compressors.BUILTIN:
+        module, _, kind = compressors.BUILTIN[name].partition(":")
+        compressor = getattr(importlib.import_module(module), kind)()
+        options = {knob.name.partition("@")[0] for knob in compressor.knobs(None, None)}
+        missing = [option for option in options if f"`{option}" not in page]
+        assert missing == [], name
 
 
 def test_every_strategy_is_explained():

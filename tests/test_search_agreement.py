@@ -99,6 +99,26 @@ def test_a_ratio_that_was_timed_twice_is_judged_by_the_nearer_timing(found, verd
     assert compared["latency_ratio"].stored == stored[0], "it is shown as it is stored"
 
 
+@pytest.mark.parametrize(("found", "verdict"), [(0.375, AGREES), (0.36, DISAGREES)])
+def test_the_nearer_timing_judges_by_an_interval_of_its_own(found, verdict):
+    stored = [
+        Measurement("latency_ratio", 0.39, low=0.34, high=0.45),
+        Measurement("audit_latency_ratio", 0.38, low=0.375, high=0.385),
+    ]
+    again = [Measurement("latency_ratio", found, low=found - 0.004, high=found + 0.004)]
+    assert verdicts(stored, again)["latency_ratio"] == verdict
+
+
+@pytest.mark.parametrize(("found", "verdict"), [(0.38, AGREES), (0.39, DISAGREES)])
+def test_a_disturbed_first_timing_leaves_the_judgement_to_the_second(found, verdict):
+    stored = [
+        Measurement("latency_ratio", 0.40, low=0.36, high=0.45, noisy=True),
+        Measurement("audit_latency_ratio", 0.38, low=0.377, high=0.383),
+    ]
+    again = [Measurement("latency_ratio", found, low=found - 0.003, high=found + 0.003)]
+    assert verdicts(stored, again)["latency_ratio"] == verdict
+
+
 def test_a_second_timing_that_was_noisy_does_not_judge():
     stored = [
         Measurement("latency_ratio", 0.214, low=0.204, high=0.224),

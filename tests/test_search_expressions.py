@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 
 import numpy as np
 import pytest
@@ -184,3 +185,28 @@ def test_violations_are_those_of_each_value(op, bound, values):
 def test_how_far_a_row_falls_short(text, expected):
     row = {"a": 5.0, "b": 20.0, "scheme": "none"}
     assert shortfall(parse(text), row) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("size_bytes < 60 kB", "write sizes in bytes, 60e3 for 60 kB"),
+        ("size_bytes < 60kB", "write sizes in bytes, 60e3 for 60 kB"),
+        ("size_bytes < 2MB", "write sizes in bytes"),
+        ("accuracy_drop < 1%", "write a share as a number, 0.01 for 1 %"),
+        ("accuracy_drop < 1 %", "write a share as a number, 0.01 for 1 %"),
+        ("accuracy = 0.9", "write == for equal"),
+        ("accuracy => 0.9", "write <= or >="),
+        ("0.1 < latency_ratio", "METRIC <= NUMBER"),
+        ("latency_ratio > 0.1 < 0.2", "write two comparisons, joined by and"),
+    ],
+)
+def test_what_people_type_is_answered_by_what_to_write(text, hint):
+    with pytest.raises(ExpressionError, match=re.escape(hint)):
+        parse(text)
+
+
+def test_the_last_part_of_a_knobs_name_is_answered_by_the_whole():
+    known = ["accuracy", "depth_pruning.blocks", "onnx_quantization.scheme"]
+    with pytest.raises(ExpressionError, match=r"named in full: depth_pruning\.blocks"):
+        parse("blocks >= 4", known)

@@ -47,7 +47,7 @@ def test_a_speed_that_was_timed_beside_other_work_says_so(tmp_path):
     size = Measurement("size_bytes", 500, "B")
     row = Outcome("complete", measurements=(ratio, size))
     found = said(tmp_path, row, objectives={"size_bytes": "minimize"}, constraints=[])
-    assert found.phrases[1] == "2.0× faster [1.7, 2.5], timed beside other work"
+    assert found.phrases[1] == "2.0× faster [1.7, 2.5], the timing was disturbed"
 
 
 def test_what_is_worse_is_said(tmp_path):

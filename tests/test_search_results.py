@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 from doubles import FormulaBench, control, new_study
+from reported import BASELINE, complete, stored
 
 from search.errors import ExpressionError, UnknownName
 from search.report import (
     as_csv,
     as_json,
+    audit_lines,
     format_value,
     knob_values,
     rows_view,
@@ -22,7 +24,7 @@ from search.report import (
     trials_view,
 )
 from search.results import Row, StudyResults
-from storage import Store, Trial, UnknownTrial
+from storage import Measurement, Store, Trial, UnknownTrial
 from strategies.space import Choice, Condition, Space
 
 
@@ -251,3 +253,27 @@ def test_knobs_of_layers_are_short_as_far_as_they_differ_from_neutral(tmp_path):
 def test_only_what_changes_nothing_is_called_uncompressed(results):
     (same,) = [row for row in results.rows() if short(results, row) == "uncompressed"]
     assert same.number == 0
+
+
+def test_rows_that_break_a_limit_in_the_audit_are_named(tmp_path):
+    def audited(drop, audit):
+        extra = [
+            Measurement("audit_accuracy", 0.9 - audit),
+            Measurement("audit_accuracy_drop", audit),
+        ]
+        return complete(0.9 - drop, 500, extra=extra)
+
+    outcomes = [
+        BASELINE,
+        audited(0.1, 0.2),
+        audited(0.2, 0.4),
+        audited(0.35, 0.5),
+        audited(0.25, 0.35),
+    ]
+    found = stored(tmp_path, outcomes)  # accuracy_drop <= 0.3
+    assert audit_lines(found, found.rows()) == [
+        "audit: accuracy_drop <= 0.3 is broken on unseen data by #2 (0.4000), #4 (0.3500)"
+    ]
+    assert audit_lines(found, found.rows()[:2]) == []
+    shown = text_of(rows_view(found, found.rows(), title="rows", width=200))
+    assert "broken on unseen data by #2" in shown

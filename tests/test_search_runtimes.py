@@ -384,3 +384,9 @@ def test_tidying_twice_changes_nothing_more(exported, tmp_path):
         (tmp_path / "model.onnx").write_bytes(content)
         tidy(tmp_path / "model.onnx")
         assert (tmp_path / "model.onnx").read_bytes() == content
+
+
+def test_threads_of_a_session_do_not_spin(toy_file):
+    options = OnnxRuntime().load(toy_file, threads=2)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)

@@ -216,6 +216,14 @@ def test_the_optimism_of_picking_comes_from_the_records_of_samples(tmp_path):
     assert 0 < report.optimism < 0.1
 
 
+def test_a_report_says_that_sparsity_pays_only_when_packed(tmp_path, monkeypatch):
+    results = stored(tmp_path, [BASELINE, complete(0.9, 500)])
+    said = "What sparsity did is smaller only when a file is packed (size_zstd_bytes), and never"
+    assert not any("packed" in note for note in study_report(results).notes)
+    monkeypatch.setattr("search.study_report._packed_only", lambda results, row: ["sparsity"])
+    assert any(note.startswith(said) for note in study_report(results).notes)
+
+
 def test_what_pays_only_in_a_packed_file_is_named():
     knobs = {
         "unstructured_pruning.method": "none",

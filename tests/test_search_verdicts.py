@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from search.expressions import parse_constraint
 from search.sample_records import packed, unpacked
-from search.verdicts import speed, verdict
+from search.verdicts import NOT_PROVEN, PROVEN, VIOLATED, speed, verdict, verdict_of
 from storage import Measurement
 
 
@@ -81,3 +81,25 @@ def test_records_of_before_types_were_kept_can_be_read(records):
 def test_ten_thousand_zeros_and_ones_take_little_room():
     records = (np.random.default_rng(0).random(10_000) < 0.9).astype(float)
     assert len(packed(records)) < 1500 * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "expected"),
+    [
+        ((0.9, 0.95, True), (0.9, 0.95, False), PROVEN),
+        ((0.9, 0.95, True), (0.9, 0.95, True), NOT_PROVEN),
+        ((0.9, 0.95, True), (0.9, 1.05, False), NOT_PROVEN),
+        ((0.9, 0.95, True), (1.1, 1.15, False), NOT_PROVEN),
+        ((1.1, 1.2, True), (0.9, 0.95, False), VIOLATED),
+        ((0.9, 1.05, False), (0.9, 0.95, False), NOT_PROVEN),
+        ((0.9, 0.95, True), None, NOT_PROVEN),
+    ],
+)
+def test_a_disturbed_ratio_is_judged_by_the_timing_after_the_search(first, again, expected):
+    timings = {"latency_ratio": first, "audit_latency_ratio": again}
+    measured = {
+        name: Measurement(name, t[0], low=0.5, high=t[1], noisy=t[2])
+        for name, t in timings.items()
+        if t is not None
+    }
+    assert verdict_of(parse_constraint("latency_ratio <= 1"), measured) == expected
