@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -277,3 +278,15 @@ def test_rows_that_break_a_limit_in_the_audit_are_named(tmp_path):
     assert audit_lines(found, found.rows()[:2]) == []
     shown = text_of(rows_view(found, found.rows(), title="rows", width=200))
     assert "broken on unseen data by #2" in shown
+
+
+def test_a_row_whose_timing_was_disturbed_is_judged_by_the_one_after_the_search(tmp_path):
+    def row(*again):
+        found = complete(0.9, 500, (0.5, 0.4, 0.6), extra=again)
+        disturbed = [replace(m, noisy=m.metric == "latency_ratio") for m in found.measurements]
+        return replace(found, measurements=tuple(disturbed))
+
+    again = Measurement("audit_latency_ratio", 0.55, low=0.5, high=0.6)
+    found = stored(tmp_path, [BASELINE, row(again), row()], constraints=["latency_ratio <= 1"])
+    verdicts = [row.verdicts["latency_ratio <= 1"] for row in found.rows()[1:]]
+    assert verdicts == ["proven", "not proven"]
