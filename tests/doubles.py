@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,17 @@ class FormulaBench:
     ) -> tuple[Timing, ...]:
         assert path.exists()
         return (Timing(1, 1.0, 1.0, 0.9, 1.1, 15),)
+
+
+def interrupted_bench(builds: int) -> FormulaBench:
+    """A bench in whose build of this number Ctrl-C comes."""
+
+    def interrupt(candidate: Candidate) -> None:
+        if len(bench.built) == builds:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    bench = FormulaBench(interrupt)
+    return bench
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
-from doubles import SPACE, FormulaBench, control, new_study, table
+from doubles import SPACE, FormulaBench, control, interrupted_bench, new_study, table
 
 from compressors.distillation import Distillation
 from search import open_study, run
@@ -243,13 +241,8 @@ def test_a_study_killed_among_them_resumes_to_the_same_table(store, killed_in):
     expected = table(control(store, "whole"))
     asked(store, "cut")
 
-    def interrupt(candidate):
-        if len(bench.built) == killed_in:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    bench = FormulaBench(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        control(store, "cut", bench=bench)
+        control(store, "cut", bench=interrupted_bench(killed_in))
     assert table(control(store, "cut")) == expected
 
 

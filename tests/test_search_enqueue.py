@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 from conftest import one_line
-from doubles import SPACE, FormulaBench, control, new_study, table
+from doubles import SPACE, control, interrupted_bench, new_study, table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -265,12 +263,7 @@ def test_a_study_killed_among_them_resumes_to_the_same_table(store, killed_in):
     expected = table(control(store, "whole"))
     new_study(store, "cut", trials=8, enqueue=ENQUEUED)
 
-    def interrupt(candidate):
-        if len(bench.built) == killed_in:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    bench = FormulaBench(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        control(store, "cut", bench=bench)
+        control(store, "cut", bench=interrupted_bench(killed_in))
     assert len(store.trials(store.study("cut"))) == killed_in
     assert table(control(store, "cut")) == expected
